@@ -1,0 +1,100 @@
+"""What every test may rely on: fixed seeds, no network, no W&B account, and one cache of made data for all."""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+LOOPBACK = ("127.", "::1", "localhost")
+IMAGES_PER_SECOND = pytest.StashKey[list[str]]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `cuda` where there is no device."""
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hides the user's W&B account and settings; the embedded images are made once a session, subprocesses included."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        patch.setenv("NETRC", str(folder / "netrc"))
+        for kind in ("CONFIG", "CACHE", "DATA"):
+            patch.setenv(f"WANDB_{kind}_DIR", str(folder / "wandb"))
+        if "XDG_CACHE_HOME" not in os.environ:
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Refuses connections that leave this machine."""
+    connect = socket.socket.connect
+
+    def connect_locally(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(LOOPBACK):
+            raise RuntimeError(f"a test wants to connect to {address[0]}: tests use no network")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_locally)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """Folder with cifar10/{train,test}/<class>/ and imagenette/{train,val}/<class>/."""
+    root = os.environ.get("REPRO_DATA")
+    if not root:
+        pytest.skip("REPRO_DATA does not name a folder with cifar10/ and imagenette/")
+    missing = [name for name in ("cifar10", "imagenette") if not (Path(root) / name).is_dir()]
+    if missing:
+        pytest.skip(f"REPRO_DATA={root} has no {' and no '.join(missing)}")
+    return Path(root)
+
+
+@pytest.fixture
+def benchmark_images(
+    benchmark: BenchmarkFixture, request: pytest.FixtureRequest
+) -> Callable[[Callable[[], object], int], None]:
+    """Times a function that handles so many images a call; the end of the test run lists images/s."""
+
+    def measure(function: Callable[[], object], images: int) -> None:
+        benchmark(function)
+        if benchmark.stats is not None:  # none under --benchmark-disable
+            rate = images / benchmark.stats.stats.median
+            benchmark.extra_info["images_per_second"] = rate
+            lines = request.config.stash.setdefault(IMAGES_PER_SECOND, [])
+            lines.append(f"{request.node.name}: {rate:,.0f} images/s")
+
+    return measure
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints what `benchmark_images` measured."""
+    if lines := config.stash.get(IMAGES_PER_SECOND, []):
+        terminalreporter.section("images/s, median")
+        for line in lines:
+            terminalreporter.write_line(line)

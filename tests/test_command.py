@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+
+from repro.command import exit_code
+from repro.errors import RunFailure, UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("no such class"), 2, "error: no such class\n"),
+        (RunFailure("disk full"), 1, "error: disk full\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_a_failure_is_a_code_and_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    assert exit_code(command) == code
+    assert capsys.readouterr().err == line
+
+
+def test_success_is_0_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: None) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_code(lambda: print(1 // 0))
+
+
+def test_reader_that_goes_away() -> None:
+    code = "import sys; from repro.command import exit_code; sys.exit(exit_code(lambda: print('x' * 10**6)))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
