@@ -1,0 +1,336 @@
+"""From YAML files and the words of a command line to one checked configuration, and to the name it is filed under.
+
+A run is named after what it changes: its settings are compared with those of the plain recipe and setup, and the
+name of an ablation is used only where the comparison bears it out.
+"""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from enum import Enum
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from repro.config import About, Config
+from repro.errors import UserError
+
+_SHIPPED = Path(__file__).parent / "_experiments"  # where a wheel puts the YAML files
+EXPERIMENTS = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[1] / "experiments"
+
+GROUPS = ("recipe", "setup", "ablation")
+BASELINE = "baseline"
+LONGEST_LABEL = 100  # characters; a label names a folder
+
+# Names, places, and ways of computing the same result. Any other setting makes a run another experiment.
+_NOT_COMPARED = (
+    "recipe",
+    "setup",
+    "seed",
+    "results_dir",
+    "force",
+    "about",
+    "wandb",
+    "data.root",
+    "data.cache",
+    "train.device",
+    "train.compile",
+    "train.micro_batch",
+    "train.checkpoint_activations",
+)
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+# ---- composition -----------------------------------------------------------------------------------------------------
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The configuration that the words of a command line ask for, such as `["ablation=no_lrn", "seed=1"]`.
+
+    Raises UserError, in one line, for anything unknown, of the wrong type or out of range.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    _check_words(overrides, multirun=False)
+    hydra = GlobalHydra.instance()
+    outer = hydra.hydra  # a run composes its baseline inside @hydra.main, and Hydra knows one composition at a time
+    hydra.clear()
+    try:
+        with initialize_config_dir(str(EXPERIMENTS), version_base="1.3"):
+            node = hydra_compose("config", list(overrides))
+    except Exception as error:  # Hydra's errors, OmegaConf's and plain ValueError have no other common base
+        raise UserError(explain(error)) from error
+    finally:
+        hydra.hydra = outer
+    return to_config(node)
+
+
+def to_config(node: DictConfig) -> Config:
+    """The typed and checked configuration; raises UserError for a key that was added or taken away."""
+    known = flatten(_plain(Config()))
+    given = flatten(OmegaConf.to_container(node, enum_to_str=True))
+    for key in sorted(given.keys() - known.keys()):  # `+key=value` gets past the schema
+        raise UserError(_unknown_key(key))
+    for key in sorted(known.keys() - given.keys()):  # so does `~key`, and leaves the schema's default
+        raise UserError(f"{key} cannot be taken away: write {key}=value")
+    config = cast(Config, OmegaConf.to_object(node))
+    config.check()
+    return config
+
+
+def choices(group: str) -> list[str]:
+    """Names of the files in `recipe`, `setup` or `ablation`."""
+    return sorted(path.stem for path in (EXPERIMENTS / group).glob("*.yaml"))
+
+
+# ---- the words of a command line -------------------------------------------------------------------------------------
+
+
+def normalise_arguments(argv: Sequence[str]) -> list[str]:
+    """The command line with `-m` in front, where Hydra wants it.
+
+    Raises UserError for an unknown recipe, setup or ablation, one given twice, and several values without `-m`.
+    """
+    words = [word for word in argv if word not in ("-m", "--multirun")]
+    multirun = len(words) < len(argv)
+    _check_words(words, multirun)
+    return ["-m", *words] if multirun else words
+
+
+def chosen_ablations(overrides: Iterable[str]) -> list[str]:
+    """The names after `ablation=`, one or a list; Hydra itself keeps no record of a list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = [word for word in overrides if word.startswith("ablation=")]
+    values = [override.value() for override in OverridesParser.create().parse_overrides(words)]
+    return [str(name) for value in values for name in (value if isinstance(value, list) else [value])]
+
+
+def _check_words(words: Sequence[str], multirun: bool) -> None:
+    """Raises UserError for words that Hydra would take in silence, or explain over many lines."""
+    given: dict[str, str] = {}
+    for word in words:
+        left, _, value = word.partition("=")
+        key = left.lstrip("+~")
+        prefix = left.removesuffix(key)
+        if not key:
+            raise UserError(_unreadable(word))
+        if key in GROUPS and prefix:  # Hydra would take `~ablation` for the baseline
+            raise UserError(f"{prefix}{key}: write {key}=name, without {prefix}")
+        if key in given:  # Hydra would take the last
+            together = f": write {key}=[{given[key]},{value}] for all in one run" if key == "ablation" else ""
+            raise UserError(f"{key}= is given twice{together}")
+        if key in GROUPS:
+            given[key] = value
+            _check_names(key, value)
+        if not multirun and _is_sweep(word):
+            together = f", or write {key}=[{value}] for all in one run" if key == "ablation" else ""
+            raise UserError(f"{word} names several values: put -m in front for one run each{together}")
+
+
+def _check_names(group: str, value: str) -> None:
+    if "(" in value:  # glob(no_*): Hydra expands it
+        return
+    for name in (part.strip(" '\"") for part in re.split(r"[\[\],]+", value.strip("[]"))):
+        if name not in choices(group):
+            close = difflib.get_close_matches(name, choices(group), 1)
+            raise UserError(_unknown(f"{group}={name}", close, choices(group)))
+
+
+def _is_sweep(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return not word.startswith("-") and OverridesParser.create().parse_overrides([word])[0].is_sweep_override()
+    except OverrideParseException:
+        return False  # composition says what is wrong with it
+
+
+# ---- what a run changes ----------------------------------------------------------------------------------------------
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What makes a run the experiment that it is: dotted key -> plain value, enums by name."""
+    apart = tuple(f"{name}." for name in _NOT_COMPARED)
+    return {key: value for key, value in flatten(_plain(config)).items() if not f"{key}.".startswith(apart)}
+
+
+def difference(config: Config, baseline: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two configurations differ: dotted key -> (baseline's value, this one's value)."""
+    return _changed(settings(baseline), settings(config))
+
+
+def identify(config: Config, chosen: Sequence[str] = ()) -> tuple[str, dict[str, tuple[Any, Any]]]:
+    """The name a run is filed under, and its difference from the plain recipe and setup.
+
+    The name follows from the difference alone: the ablations whose every change is in force, joined by `+`, and
+    `key=value` for all else; `baseline` where nothing differs. So an ablation spelled out by hand gets its name, and
+    one that another key undoes does not. Raises UserError where a `chosen` ablation does not apply, or two clash.
+    """
+    _check_chosen(chosen, config.recipe, config.setup)
+    changed = _changed(_plain_settings(config.recipe, config.setup), settings(config))
+    after = {key: value for key, (_, value) in changed.items()}
+    in_force = _in_force(after, config.recipe, config.setup) if after else {}
+    extra = [key for key in after if not any(key in keys for keys in in_force.values())]
+    label = "+".join([*in_force, *(f"{_shortest(key)}={_text(after[key])}" for key in extra)])
+    return _shorten(label) or BASELINE, changed
+
+
+def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
+    """What an ablation changes there: the keys of its file whose values are not the recipe's and setup's already."""
+    plain = _plain_settings(recipe, setup)
+    return {key: value for key, value in named_keys(name).items() if plain.get(key) != value}
+
+
+def _in_force(after: dict[str, Any], recipe: str, setup: str) -> dict[str, dict[str, Any]]:
+    """Ablations whose changes are all among `after`, less those that another one of them contains."""
+    own = {name: changes(name, recipe, setup) for name in choices("ablation")}
+    held = {name: keys for name, keys in own.items() if keys and keys.items() <= after.items()}
+    contained = {name for name, keys in held.items() if any(keys.items() < other.items() for other in held.values())}
+    return {name: keys for name, keys in held.items() if name not in contained}
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (before[key], value) for key, value in after.items() if before[key] != value}
+
+
+@lru_cache
+def _plain_settings(recipe: str, setup: str) -> dict[str, Any]:
+    return settings(compose([f"recipe={recipe}", f"setup={setup}"]))
+
+
+def _check_chosen(chosen: Sequence[str], recipe: str, setup: str) -> None:
+    own = {name: changes(name, recipe, setup) for name in chosen if name != BASELINE}
+    for name, keys in own.items():
+        if not keys or not _listed(ablations()[name], recipe, setup):
+            raise UserError(_does_not_apply(name, recipe, setup))
+    for first, second in combinations(own, 2):
+        for key in own[first].keys() & own[second].keys():
+            if own[first][key] != own[second][key]:
+                raise UserError(f"ablations {first} and {second} both set {key}: choose one of them")
+        for part, whole in ((first, second), (second, first)):
+            if own[part].items() <= own[whole].items():
+                raise UserError(f"ablation {whole} contains {part}: write ablation={whole}")
+
+
+def _listed(about: About, recipe: str, setup: str) -> bool:
+    net = _plain_settings(recipe, setup)["model.net"]
+    named = ((recipe, about.recipes), (setup, about.setups), (net, about.nets))
+    return all(own in (names or [own]) for own, names in named)
+
+
+def _does_not_apply(name: str, recipe: str, setup: str) -> str:
+    about = ablations()[name]
+    listed = {"recipe": about.recipes, "setup": about.setups, "model.net": about.nets}
+    where = " and ".join(f"{group}={', '.join(names)}" for group, names in listed.items() if names)
+    return f"ablation={name} changes nothing that is used in recipe={recipe} setup={setup}; it applies to {where}"
+
+
+def _shortest(key: str) -> str:
+    """The end of a dotted key, as long as it takes to tell it from all others: `lr`, `norm.kind`."""
+    parts = key.split(".")
+    ends = [".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1)]
+    others = [f".{other}" for other in settings(Config()) if other != key]
+    return next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
+
+
+def _text(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return re.sub(r"[^\w.,+-]", "-", text).lower()
+
+
+def _shorten(label: str) -> str:
+    if len(label) <= LONGEST_LABEL:
+        return label
+    return f"{label[: LONGEST_LABEL - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+
+
+# ---- the ablation files ----------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def ablations() -> dict[str, About]:
+    """What each ablation asks, by name, from the files."""
+    return {name: About(**_read(name)["about"]) for name in choices("ablation")}
+
+
+def named_keys(name: str) -> dict[str, Any]:
+    """The settings that an ablation's file names: dotted key -> value."""
+    return flatten({key: value for key, value in _read(name).items() if key != "about"})
+
+
+@lru_cache
+def _read(name: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / "ablation" / f"{name}.yaml")))
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: dotted key -> leaf; a list is a leaf."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    def name_enums(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: value.name if isinstance(value, Enum) else value for key, value in pairs}
+
+    return asdict(config, dict_factory=name_enums)
+
+
+# ---- errors in one line ----------------------------------------------------------------------------------------------
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error of Hydra or OmegaConf: what is wrong, where, and what exists instead."""
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return _unreadable(str(error.override))
+    cause = error.__cause__ or error
+    file = re.search(r"In '([\w/]+/\w+)': \w+ raised while composing config:\s*", str(error))
+    start, reason = (f"{file[1]}.yaml: ", str(cause)[file.end() :]) if file else ("", str(cause))
+    key = re.search(r"full_key: (\S+)", reason)
+    if file and key and key[1] in GROUPS:
+        return f"{start}its first line must be '# @package _global_'"
+    if key and reason.startswith("Key '"):
+        return start + _unknown_key(key[1])
+    if key:
+        override = re.search(r"Error merging override (.*)", str(error))
+        return f"{start}{override[1] if override else key[1]}: {reason.splitlines()[0]}"
+    return " ".join(reason.split())
+
+
+def _unknown_key(key: str) -> str:
+    """Names the nearest key, and what the deepest section on the way to the unknown one holds."""
+    keys = ["ablation", *flatten(_plain(Config()))]
+    sections = [known.rpartition(".")[0] for known in keys]
+    section, _, leaf = key.rpartition(".")
+    while section and section not in sections:
+        section = section.rpartition(".")[0]
+    inside = [known.removeprefix(f"{section}.") for known in keys if not section or known.startswith(f"{section}.")]
+    same_leaf = [known for known in keys if known.endswith(f".{leaf}")]
+    close = same_leaf if len(same_leaf) == 1 else difflib.get_close_matches(key, keys + sections, 1)
+    return _unknown(f"key {key}", close, list(dict.fromkeys(name.partition(".")[0] for name in inside)))
+
+
+def _unreadable(word: str) -> str:
+    return f"cannot read '{word}': write key=value, as in ablation=no_lrn or optimizer.lr=0.02"
+
+
+def _unknown(what: str, close: Sequence[str], there: Sequence[str]) -> str:
+    suggestion = f"did you mean {close[0]}? " if close else ""
+    return f"unknown {what}: {suggestion}there are {', '.join(there)}"

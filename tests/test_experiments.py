@@ -1,0 +1,289 @@
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from repro import experiments
+from repro.config import Config, Net, Normalization
+from repro.errors import UserError
+from repro.experiments import (
+    ablations,
+    changes,
+    choices,
+    chosen_ablations,
+    compose,
+    difference,
+    identify,
+    named_keys,
+    normalise_arguments,
+    settings,
+)
+
+RECIPES, SETUPS = ("paper", "source"), tuple(choices("setup"))
+REQUIRED = """
+    no_lrn lrn_alpha_over_n lrn_across_columns lrn_before_relu lrn_spatial batch_norm
+    nonoverlapping_pool average_pool sigmoid tanh leaky_relu elu no_dropout dropout_inverted dropout_0_3
+    one_column one_gpu_half no_column_links width_half width_double input_227 input_224_pad_2
+    no_conv3 no_conv4 no_conv5 no_fc6 no_fc7 extra_conv6
+    no_pca_color pca_eigenvalue no_flip no_random_crop no_augmentation crop_per_32 color_noise_off_late
+    channel_mean unit_variance init_source init_paper init_xavier init_he bias_zero bias_0_1
+    no_momentum no_weight_decay decay_biases bias_lr_double freeze_conv1_late torch_sgd adam cosine plateau batch_256
+    baseline
+"""
+
+
+def places(name: str) -> list[tuple[str, str]]:
+    """Recipe and setup of each place that an ablation says it applies to."""
+    about = ablations()[name]
+    setups = [setup for setup in about.setups or SETUPS if net_of(setup) in (about.nets or [net_of(setup)])]
+    return [(recipe, setup) for recipe in about.recipes or RECIPES for setup in setups]
+
+
+@cache
+def net_of(setup: str) -> str:
+    return compose([f"setup={setup}"]).model.net.name
+
+
+def put(config: Config, keys: dict[str, Any]) -> Config:
+    """A copy with plain values set by dotted key."""
+    config = copy.deepcopy(config)
+    for key, value in keys.items():
+        *sections, leaf = key.split(".")
+        node: Any = config
+        for section in sections:
+            node = getattr(node, section)
+        old = getattr(node, leaf)
+        setattr(node, leaf, type(old)[value] if isinstance(old, Enum) else value)
+    return config
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[dict[tuple[str, str], Config]]:
+    """Every recipe in every setup, composed once for all tests: a composition takes a tenth of a second."""
+    configs = {place: compose([f"recipe={place[0]}", f"setup={place[1]}"]) for place in product(RECIPES, SETUPS)}
+    flat = {place: settings(config) for place, config in configs.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "_plain_settings", lambda recipe, setup: flat[recipe, setup])
+        yield configs
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_promised_ablation_exists() -> None:
+    assert set(REQUIRED.split()) <= set(choices("ablation"))
+
+
+@pytest.mark.parametrize("name", choices("ablation"))
+def test_an_ablation_changes_exactly_the_keys_that_its_file_names(
+    name: str, plain: dict[tuple[str, str], Config]
+) -> None:
+    recipe, setup = places(name)[0]
+    changed = difference(compose([f"recipe={recipe}", f"setup={setup}", f"ablation={name}"]), plain[recipe, setup])
+    assert {key: value for key, (_, value) in changed.items()} == named_keys(name)
+    assert bool(changed) == (name != "baseline")
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_ablations_change_something_valid_wherever_they_apply(
+    recipe: str, setup: str, plain: dict[tuple[str, str], Config]
+) -> None:
+    for name in choices("ablation"):
+        if (recipe, setup) in places(name) and name != "baseline":
+            own = changes(name, recipe, setup)
+            assert own, f"{name} changes nothing"
+            changed = put(plain[recipe, setup], own)
+            changed.check()
+            assert difference(changed, plain[recipe, setup]).keys() == own.keys()
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.usefixtures("plain")
+def test_no_two_ablations_are_equal(recipe: str, setup: str) -> None:
+    names = [name for name in choices("ablation") if changes(name, recipe, setup) and (recipe, setup) in places(name)]
+    seen: dict[str, str] = {}
+    for name in names:
+        assert seen.setdefault(repr(sorted(changes(name, recipe, setup).items())), name) == name
+
+
+@pytest.mark.parametrize("name", choices("ablation"))
+def test_the_about_block_is_complete(name: str) -> None:
+    about = ablations()[name]
+    assert about.question.endswith("?")
+    assert about.kind in ({"baseline"} if name == "baseline" else {"remove", "swap", "sweep"})
+    assert about.expects in {"worse", "same", "better"}
+    assert about.claims
+    assert all(re.fullmatch(r"C([1-9]|1\d|2[0-7])", claim) for claim in about.claims)
+    assert set(about.recipes) < set(RECIPES)
+    assert set(about.setups) < set(SETUPS)
+    assert set(about.nets) < set(Net.__members__)
+
+
+@pytest.mark.parametrize("group", ["recipe", "setup"])
+def test_a_recipe_and_a_setup_begin_with_their_name(group: str) -> None:
+    for name in choices(group):
+        raw = OmegaConf.load(experiments.EXPERIMENTS / group / f"{name}.yaml")
+        assert next(iter(raw.items())) == (group, name)
+
+
+def test_every_difference_between_the_recipes_is_an_ablation(plain: dict[tuple[str, str], Config]) -> None:
+    changed = difference(plain["source", "ilsvrc2012"], plain["paper", "ilsvrc2012"])
+    own = [changes(name, "paper", "ilsvrc2012") for name in choices("ablation")]
+    missing = [key for key, (_, value) in changed.items() if not any(keys.get(key) == value for keys in own)]
+    assert missing == ["train.epochs"]  # a budget, not an ingredient
+
+
+def test_scaled_setups_keep_the_gain_of_the_source(plain: dict[tuple[str, str], Config]) -> None:
+    for (recipe, _), config in plain.items():
+        if config.model.scale != 1:
+            assert config.model.init.keep_gain
+            assert config.model.init.std == plain["source", "ilsvrc2012"].model.init.std, recipe
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_conv1_leaves_no_remainder(setup: str, plain: dict[tuple[str, str], Config]) -> None:
+    config = plain["paper", setup]
+    if config.model.net.name == "alexnet":
+        assert (config.data.crop + 3 - 11) % 4 == 0
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "label"),
+    [
+        ({}, "baseline"),
+        ({"seed": 7, "results_dir": "elsewhere", "force": True}, "baseline"),
+        ({"data.root": "/data", "data.cache": "/cache", "train.device": "cpu"}, "baseline"),
+        ({"wandb.mode": "offline", "train.micro_batch": 32, "train.checkpoint_activations": True}, "baseline"),
+        ({"model.norm.kind": "none"}, "no_lrn"),
+        ({"model.activation": "tanh", "model.norm.kind": "none"}, "no_lrn+tanh"),
+        ({"augment.flip": False, "augment.random_crop": False}, "no_flip+no_random_crop"),
+        ({"augment.flip": False, "augment.random_crop": False, "augment.color_noise": "none"}, "no_augmentation"),
+        ({"optimizer.kind": "adam"}, "optimizer.kind=adam"),
+        ({"optimizer.kind": "adam", "optimizer.lr": 1e-4, "train.epochs": 3}, "adam+epochs=3"),
+        ({"model.init.std.conv1": 0.5, "data.unit_variance": True}, "unit_variance+std.conv1=0.5"),
+        ({"schedule.drops": [0.5, 0.75]}, "drops=0.5,0.75"),
+        ({"optimizer.clip_norm": 1.0, "data.skip_bad": True}, "skip_bad=true+clip_norm=1.0"),
+    ],
+)
+def test_a_run_is_named_after_what_it_changes(
+    keys: dict[str, Any], label: str, plain: dict[tuple[str, str], Config]
+) -> None:
+    config = plain["paper", "embedded"]
+    found, changed = identify(put(config, keys))
+    assert found == label
+    assert changed == {key: (settings(config)[key], value) for key, value in keys.items() if key in settings(config)}
+
+
+@pytest.mark.parametrize("name", choices("ablation"))
+def test_every_ablation_is_filed_under_its_own_name(name: str, plain: dict[tuple[str, str], Config]) -> None:
+    for place in places(name):
+        assert identify(put(plain[place], changes(name, *place)), [name])[0] == name
+
+
+def test_an_ablation_that_another_key_undoes_does_not_name_the_run() -> None:
+    words = ["ablation=no_lrn", "model.norm.kind=lrn"]
+    assert identify(compose(words), chosen_ablations(words)) == ("baseline", {})
+
+
+def test_long_names_are_cut_and_stay_apart(plain: dict[tuple[str, str], Config]) -> None:
+    names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    keys = {f"optimizer.decay_factor.{name}": 2.0 for name in names}
+    one, _ = identify(put(plain["paper", "embedded"], keys))
+    other, _ = identify(put(plain["paper", "embedded"], {**keys, "optimizer.decay_factor.fc8": 3.0}))
+    assert len(one) == len(other) == experiments.LONGEST_LABEL
+    assert one != other
+    assert re.fullmatch(r"[\w.,+=-]+", one)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["setup=cifar10", "ablation=no_pca_color"], r"setup=cifar10; it applies to setup=embedded, .*ilsvrc2010$"),
+        (["recipe=source", "ablation=crop_per_32"], r"recipe=source setup=embedded; it applies to recipe=paper and"),
+        (["ablation=[sigmoid,tanh]"], r"sigmoid and tanh both set model\.activation"),
+        (["ablation=[no_flip,no_augmentation]"], r"no_augmentation contains no_flip: write ablation=no_augmentation"),
+    ],
+)
+def test_ablations_that_do_not_apply_or_clash_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        identify(compose(words), chosen_ablations(words))
+
+
+def test_the_difference_is_plain_and_has_both_values(plain: dict[tuple[str, str], Config]) -> None:
+    config = put(plain["paper", "embedded"], {"model.pool.kind": "average", "optimizer.clip_norm": 5.0})
+    assert difference(config, plain["paper", "embedded"]) == {
+        "model.pool.kind": ("max", "average"),
+        "optimizer.clip_norm": (None, 5.0),
+    }
+
+
+# ---- one line for every mistake --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("ablation=no_lrm", "unknown ablation=no_lrm: did you mean no_lrn? there are adam, average_pool,"),
+        ("ablation=[tanh,no_lrm]", "unknown ablation=no_lrm: did you mean no_lrn?"),
+        ("ablation=null", "unknown ablation=null: there are"),
+        ("ablation=", "unknown ablation=: there are"),
+        ("setup=cifar", "unknown setup=cifar: did you mean cifar10?"),
+        ("recipe=text", "unknown recipe=text: there are paper, source"),
+        ("lr=0.1", "unknown key lr: did you mean optimizer.lr? there are ablation, recipe, setup, seed,"),
+        ("abalation=no_lrn", "unknown key abalation: did you mean ablation?"),
+        ("optimizer.lrr=1", "unknown key optimizer.lrr: did you mean optimizer.lr? there are kind, lr, momentum,"),
+        ("model.nrm.kind=none", "unknown key model.nrm: did you mean model.norm? there are net, layers,"),
+        ("optimizer.lr=fast", "optimizer.lr=fast: Value 'fast' of type 'str' could not be converted to Float"),
+        ("train.epochs=1.5", "train.epochs=1.5: Value '1.5' of type 'float' could not be converted to Integer"),
+        ("model.activation=gelu", "model.activation=gelu: Invalid value 'gelu', expected one of [relu, sigmoid,"),
+        ("model.layers=conv1", "model.layers=conv1: Invalid value assigned"),
+        ("model.norm=none", "model.norm=none: Invalid type assigned"),
+        ("data.minival=null", "data.minival=null: field 'data.minival' is not Optional"),
+        ("schedule.drops=[half]", "schedule.drops=[half]: Value 'half'"),
+        ("seed=-1", "seed=-1: the seed must be 0 or more"),
+        ("seed", "cannot read 'seed': write key=value"),
+        ("=3", "cannot read '=3': write key=value"),
+        ("optimizer.lr=[1", "cannot read 'optimizer.lr=[1': write key=value"),
+        ("hydra/launcher=nope", "Could not find 'hydra/launcher/nope'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_that_says_what_exists(word: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose([word])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_words_of_other_options_are_left_alone() -> None:
+    assert normalise_arguments(["--cfg", "job", "seed=1"]) == ["--cfg", "job", "seed=1"]
+    assert normalise_arguments(["--help"]) == ["--help"]
+
+
+# ---- types -----------------------------------------------------------------------------------------------------------
+
+
+def test_composition_gives_dataclasses_and_enums() -> None:
+    config = compose(["ablation=no_lrn", "data.root=images", "optimizer.clip_norm=2"])
+    assert config.model.norm.kind is Normalization.none
+    assert config.data.root == "images"
+    assert isinstance(config.optimizer.clip_norm, float)
+    assert isinstance(config, Config)
+
+
+def test_importing_experiments_loads_no_heavy_module() -> None:
+    code = "import sys, repro.experiments; print(*{'torch', 'pandas', 'wandb', 'scipy', 'numpy'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""

@@ -1,0 +1,187 @@
+"""Ways in which Hydra runs something else than asked, or leaves files behind; each must end well here."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from repro import experiments
+from repro.errors import UserError
+from repro.experiments import ablations, chosen_ablations, compose, identify, normalise_arguments
+
+APP = """
+import sys, hydra
+from hydra.core.hydra_config import HydraConfig
+from repro.experiments import EXPERIMENTS, chosen_ablations, identify, normalise_arguments, to_config
+
+def job(node):
+    config = to_config(node)
+    label, _ = identify(config, chosen_ablations(HydraConfig.get().overrides.task))
+    print(label, config.seed)
+
+sys.argv[1:] = normalise_arguments(sys.argv[1:])
+hydra.main(config_path=str(EXPERIMENTS), config_name="config", version_base="1.3")(job)()
+"""
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of experiments/ that a test may spoil."""
+    folder = tmp_path / "experiments"
+    shutil.copytree(experiments.EXPERIMENTS, folder)
+    caches = (experiments._read, experiments._plain_settings, ablations)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", folder)
+    for cache in caches:
+        cache.cache_clear()
+    yield folder
+    for cache in caches:
+        cache.cache_clear()
+
+
+def run_app(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    root = Path(experiments.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, "-c", APP, *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose(words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_ablation_needs_no_plus_and_is_in_force() -> None:
+    assert compose(["ablation=no_lrn"]).model.norm.kind.name == "none"
+    assert compose([]).model.norm.kind.name == "lrn"
+
+
+def test_an_ablation_before_self_runs_the_baseline_but_is_not_filed_as_more(sandbox: Path) -> None:
+    """Hydra says nothing when the defaults list is in the wrong order; the name of the run does."""
+    path = sandbox / "config.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    entry = next(line for line in lines if "ablation: baseline" in line)
+    lines.remove(entry)
+    lines.insert(next(number for number, line in enumerate(lines) if "recipe: paper" in line), entry)
+    path.write_text("".join(lines))
+    config = compose(["ablation=no_lrn"])
+    assert config.model.norm.kind.name == "lrn"
+    assert identify(config, ["no_lrn"]) == ("baseline", {})
+
+
+def test_a_file_without_its_package_header_is_an_error(sandbox: Path) -> None:
+    path = sandbox / "ablation" / "no_lrn.yaml"
+    path.write_text(path.read_text().removeprefix("# @package _global_\n"))
+    assert refusal("ablation=no_lrn") == "ablation/no_lrn.yaml: its first line must be '# @package _global_'"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "model:\n  norm:\n    knd: none\n",
+            "ablation/new.yaml: unknown key model.norm.knd: did you mean model.norm.k",
+        ),
+        ("model:\n  norm:\n    n: five\n", "ablation/new.yaml: model.norm.n: Value 'five' of type 'str'"),
+        ("seeds: 3\n", "ablation/new.yaml: unknown key seeds: did you mean seed?"),
+        ("model:\n  norm\n    n: 3\n", 'mapping values are not allowed here in "'),
+    ],
+)
+def test_a_mistake_in_a_file_is_an_error_that_names_the_file(sandbox: Path, content: str, message: str) -> None:
+    (sandbox / "ablation" / "new.yaml").write_text(f"# @package _global_\nabout:\n  question: New?\n\n{content}")
+    assert refusal("ablation=new").startswith(message)
+    assert "new.yaml" in refusal("ablation=[new,tanh]")
+
+
+def test_one_more_file_is_one_more_ablation(sandbox: Path) -> None:
+    text = "# @package _global_\nabout:\n  question: New?\n\nmodel:\n  norm:\n    n: 3\n"
+    (sandbox / "ablation" / "lrn_n_3.yaml").write_text(text)
+    assert identify(compose(["ablation=lrn_n_3"]), ["lrn_n_3"])[0] == "lrn_n_3"
+    assert ablations()["lrn_n_3"].question == "New?"
+
+
+def test_a_list_of_ablations_is_named_by_all() -> None:
+    words = ["ablation=[no_lrn,no_dropout]", "seed=1"]
+    assert chosen_ablations(words) == ["no_lrn", "no_dropout"]
+    assert identify(compose(words), chosen_ablations(words))[0] == "no_dropout+no_lrn"
+    assert chosen_ablations(["seed=1"]) == []
+    assert chosen_ablations(["ablation=tanh"]) == ["tanh"]
+
+
+def test_multirun_may_stand_anywhere() -> None:
+    assert normalise_arguments(["ablation=tanh,elu", "-m"]) == ["-m", "ablation=tanh,elu"]
+    assert normalise_arguments(["seed=0,1", "--multirun", "ablation=tanh"]) == ["-m", "seed=0,1", "ablation=tanh"]
+    assert normalise_arguments(["-m", "ablation=glob(no_*)"]) == ["-m", "ablation=glob(no_*)"]
+
+
+@pytest.mark.parametrize("word", ["ablation=no_lrn,tanh", "seed=0,1", "seed=range(0,3)"])
+def test_several_values_need_multirun(word: str) -> None:
+    with pytest.raises(UserError, match="names several values: put -m in front"):
+        normalise_arguments([word])
+    assert "put -m in front" in refusal(word)
+    assert ("write ablation=[no_lrn,tanh] for all in one run" in refusal(word)) == word.startswith("ablation")
+
+
+def test_a_choice_given_twice_is_refused() -> None:
+    """Hydra takes the last and drops the first."""
+    assert "write ablation=[no_lrn,tanh]" in refusal("ablation=no_lrn", "ablation=tanh")
+    assert refusal("setup=cifar10", "setup=embedded") == "setup= is given twice"
+
+
+def test_a_sweep_with_an_unknown_name_starts_no_run() -> None:
+    with pytest.raises(UserError, match="unknown ablation=no_lrm: did you mean no_lrn"):
+        normalise_arguments(["-m", "ablation=baseline,no_lrm"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("+lrr=3", "unknown key lrr"),  # gets past the schema
+        ("++model.norm.gamma=3", "unknown key model.norm.gamma"),
+        ("+ablation=no_lrn", "+ablation: write ablation=name, without +"),
+        ("~ablation", "~ablation: write ablation=name, without ~"),  # the baseline in silence
+        ("~seed", "seed cannot be taken away"),  # the schema's default in silence
+        ("~model.norm.kind", "~model.norm.kind: "),
+    ],
+)
+def test_keys_are_neither_added_nor_taken_away(word: str, message: str) -> None:
+    assert refusal(word).startswith(message)
+
+
+def test_composition_does_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = compose(["ablation=tanh"])
+    monkeypatch.chdir(tmp_path)
+    assert compose(["ablation=tanh"]) == here
+
+
+def test_a_run_finds_its_baseline_inside_hydra_and_leaves_no_file(tmp_path: Path) -> None:
+    """Hydra's default folders are named by the second: two runs started together would share one."""
+    ended = run_app(tmp_path, "ablation=[tanh,no_lrn]", "seed=3")
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("no_lrn+tanh 3\n", "", 0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_sweep_names_each_of_its_runs_and_leaves_one_file_where_git_does_not_look(tmp_path: Path) -> None:
+    ended = run_app(tmp_path, "ablation=baseline,[tanh,no_lrn],elu", "seed=0,1", "-m")
+    assert ended.stderr == ""
+    assert ended.stdout.split("\n")[:-1] == [
+        f"{name} {seed}" for name in ("baseline", "no_lrn+tanh", "elu") for seed in (0, 1)
+    ]
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()] == [
+        Path("results/raw/sweep/multirun.yaml")
+    ]
+
+
+def test_help_lists_the_choices(tmp_path: Path) -> None:
+    text = run_app(tmp_path, "--help").stdout
+    for group in experiments.GROUPS:
+        assert f"\n{group}: {', '.join(experiments.choices(group))}\n" in text
+    assert "python -m repro.run ablation=no_lrn" in text
+    assert "$" not in text
+    assert not any(tmp_path.iterdir())

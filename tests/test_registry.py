@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from repro import registry
+from repro.config import Config
+from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_keys, settings
+
+RECIPES = ("paper", "source")
+NOT_OF_A_RECIPE = {"data.source", "data.classes", "data.skip_bad"}  # which images: a matter of the setup or the user
+
+
+@pytest.fixture(scope="module")
+def index() -> str:
+    return registry.render()
+
+
+def yaml_files() -> list[Path]:
+    return sorted(path for group in ("recipe", "setup", "ablation") for path in (EXPERIMENTS / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_holds_every_hyperparameter_with_its_origin(recipe: str) -> None:
+    origins = registry.comments(EXPERIMENTS / "recipe" / f"{recipe}.yaml")
+    assert origins.pop("recipe") == ""  # its name
+    assert origins.keys() == settings(Config()).keys() - NOT_OF_A_RECIPE
+    assert [key for key, origin in origins.items() if not origin] == []
+
+
+@pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_value_of_every_file_says_why(path: Path) -> None:
+    silent = {key for key, comment in registry.comments(path).items() if not comment}
+    assert {key for key in silent if not key.startswith("about.")} <= {"recipe", "setup"}
+
+
+@pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_file_is_global_and_fits_the_line(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_defaults_of_the_schema_are_those_of_the_paper() -> None:
+    default, paper = settings(Config()), settings(compose(["recipe=paper", "setup=imagefolder"]))
+    drops = paper.pop("schedule.drops")  # decimals of 25/91, 51/91, 79/91
+    assert default.pop("schedule.drops") == pytest.approx(drops, abs=5e-5)
+    assert {key for key in paper if paper[key] != default[key]} == {"data.source"}
+
+
+def test_the_index_is_fresh(index: str) -> None:
+    assert registry.README.read_text() == index, "run python -m repro.registry"
+
+
+def test_the_index_names_every_file_and_every_changed_key(index: str) -> None:
+    for group in ("recipe", "setup", "ablation"):
+        for name in choices(group):
+            assert f"`{name}`" in index
+    for name, about in ablations().items():
+        (row,) = (line for line in index.splitlines() if line.startswith(f"| `{name}` | {about.question} |"))
+        assert all(f"`{key}=" in row for key in named_keys(name))
+
+
+def test_tables_are_rectangular(index: str) -> None:
+    for table in (block for block in index.split("\n\n") if block.startswith("|")):
+        assert len({line.count(" | ") for line in table.strip().splitlines()}) == 1
+
+
+def test_check_fails_on_a_stale_index_and_writing_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "README", tmp_path / "README.md")
+    monkeypatch.setattr(registry, "render", lambda: "new\n")
+    assert registry.main(["--check"]) == 1
+    assert "run python -m repro.registry" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    assert registry.main([]) == 0
+    assert registry.main(["--check"]) == 0
+    (tmp_path / "README.md").write_text("old")
+    assert registry.main(["--check"]) == 1
+
+
+def test_an_unknown_argument_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert registry.main(["--chekc"]) == 2
+    assert "--chekc: not known here" in capsys.readouterr().err
+
+
+def test_comments_are_found_by_dotted_key(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("# @package _global_\na:\n  b: 1  # one: two\n  c:  # section\n    d: [x, y]\ne: null  # none\n")
+    assert registry.comments(path) == {"a.b": "one: two", "a.c.d": "", "e": "none"}
