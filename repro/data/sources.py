@@ -1,0 +1,222 @@
+"""Where images come from: folders of classes, CIFAR-10's download, or the package itself."""
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from repro.config import DataConfig, Source
+from repro.data import embedded
+from repro.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
+SHOWN = 20  # bad files named on the screen
+
+DOWNLOADS = {
+    Source.imagenette: "download https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz (fast.ai), unpack it"
+    " and rename imagenette2-320 to {folder}",
+    Source.cifar10: "give data.root a folder in which it can be downloaded, or save the images of"
+    " https://www.cs.toronto.edu/~kriz/cifar.html as {folder}/train/<class>/*.png and {folder}/test/<class>/*.png",
+    Source.ilsvrc2012: "register at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+    " and unpack them as {folder}/train/<wnid>/*.JPEG and {folder}/val/<wnid>/*.JPEG",
+    Source.ilsvrc2010: "register at https://image-net.org, download the training and validation images of ILSVRC-2010"
+    " and unpack them as {folder}/train/<wnid>/*.JPEG and {folder}/val/<wnid>/*.JPEG",
+    Source.imagefolder: "lay your images out as {folder}/train/<class>/* and {folder}/val/<class>/*",
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The images of one split, in a fixed order: a name (relative path) and a label each, and how to open one."""
+
+    names: list[str]
+    labels: list[int]
+    open: Callable[[int], Image.Image]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A data set before its images are read.
+
+    `root` is the folder that holds it (none: the package made it), `fingerprint` changes with any file's name or
+    size, and `foreign` names files left out because they are no images (only with data.skip_bad).
+    """
+
+    root: Path | None
+    classes: tuple[str, ...]
+    train: Files
+    val: Files
+    fingerprint: str
+    foreign: tuple[str, ...] = ()
+
+
+def list_images(config: DataConfig) -> Listing:
+    """Lists the images of the configured source.
+
+    Raises UserError, naming the path and the remedy, where the data set is missing or not laid out as it must be.
+    """
+    try:
+        listing = _embedded() if config.source is Source.embedded else _on_disk(config)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}): change its permissions") from None
+    if config.classes not in (None, len(listing.classes)):
+        raise UserError(f"data.classes={config.classes}: {config.source.value} has {len(listing.classes)} classes")
+    return listing
+
+
+def bad_files(summary: str, names: list[str]) -> UserError:
+    """The error that names bad files, one a line, the first twenty of them."""
+    more = [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return UserError("\n".join([summary, *(f"  {name}" for name in names[:SHOWN]), *more]))
+
+
+def _embedded() -> Listing:
+    def split(name: str) -> Files:
+        labels = embedded.labels(name)
+        names = [f"{name}/{embedded.CLASSES[label]}/{index}" for index, label in enumerate(labels)]
+        return Files(names, labels, lambda index: Image.fromarray(embedded.make_image(name, index)))
+
+    return Listing(None, embedded.CLASSES, split("train"), split("val"), embedded.fingerprint())
+
+
+def _on_disk(config: DataConfig) -> Listing:
+    root = _root(config)
+    folder = root / config.source.value
+    if config.source is Source.imagefolder and not folder.exists() and (root / "train").is_dir():
+        folder = root
+    if config.source is Source.cifar10 and not folder.exists():
+        return _cifar10_download(root)
+    remedy = DOWNLOADS[config.source].format(folder=folder)
+    if not folder.is_dir():
+        raise UserError(f"{config.source.value} is not in {root}: {remedy}")
+    val = "test" if config.source is Source.cifar10 and (folder / "test").is_dir() else "val"
+    for split in ("train", val):
+        if not (folder / split).is_dir():
+            raise UserError(f"{folder / split} is missing: {remedy}")
+    return _class_folders(root, folder, val, config.skip_bad)
+
+
+def _root(config: DataConfig) -> Path:
+    given = config.root or os.environ.get("REPRO_DATA")
+    how = "set data.root (or the environment variable REPRO_DATA) to the folder that holds the data sets"
+    if not given:
+        remedy = DOWNLOADS[config.source].format(folder=f"<data.root>/{config.source.value}")
+        raise UserError(f"data.source={config.source.value} needs images: {how}; {remedy}")
+    root = Path(given).expanduser()
+    name = f"{'data.root' if config.root else 'REPRO_DATA'}={given}"
+    if not root.exists():
+        raise UserError(f"{name}: no such folder; {how}")
+    if not root.is_dir():
+        raise UserError(f"{name}: is a file, not a folder; {how}")
+    if not any(root.iterdir()) and config.source is not Source.cifar10:
+        remedy = DOWNLOADS[config.source].format(folder=root / config.source.value)
+        raise UserError(f"{name}: is empty; {remedy}")
+    return root
+
+
+@dataclass
+class _Found:
+    """What lies in the class folders of one split; sizes are bytes, `foreign` what is no image by its name."""
+
+    names: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+
+def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listing:
+    classes = {split: _class_names(folder / split) for split in ("train", val)}
+    _check_same(folder, classes)
+    found = [_find(folder, split, names) for split, names in classes.items()]
+    foreign = [name for part in found for name in part.foreign]
+    if foreign and not skip_bad:
+        raise bad_files(
+            f"{folder}: {len(foreign)} files are no images: remove them, or set data.skip_bad=true", foreign
+        )
+    seen = [f"{name}\t{size}" for part in found for name, size in zip(part.names, part.sizes, strict=True)]
+    fingerprint = hashlib.sha256(os.fsencode("\n".join([*seen, *foreign]))).hexdigest()
+    train, held_out = (Files(part.names, part.labels, _opener(folder, part.names)) for part in found)
+    return Listing(root, tuple(classes["train"]), train, held_out, fingerprint, tuple(foreign))
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(names) < 2:
+        raise UserError(f"{folder} has {len(names)} class folders: at least two are needed, as {folder}/<class>/*")
+    return names
+
+
+def _check_same(folder: Path, classes: dict[str, list[str]]) -> None:
+    train, val = classes
+    for split, other in ((val, train), (train, val)):
+        for name in sorted(set(classes[other]).difference(classes[split])):
+            raise UserError(
+                f"{folder / split / name} is missing: the class is in {other}; add its images, or remove"
+                f" {folder / other / name}"
+            )
+
+
+def _find(folder: Path, split: str, classes: list[str]) -> _Found:
+    """Files in a fixed order: classes and names sorted; hidden ones are passed over, as globs do."""
+    found = _Found()
+    for label, name in enumerate(classes):
+        with os.scandir(folder / split / name) as entries:
+            visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda one: one.name)
+        images = [entry for entry in visible if _is_image(entry)]
+        if not images:
+            raise UserError(f"{folder / split / name} holds no images: add some, or remove the class from both splits")
+        found.names += [f"{split}/{name}/{entry.name}" for entry in images]
+        found.labels += [label] * len(images)
+        found.sizes += [entry.stat().st_size for entry in images]
+        found.foreign += [f"{split}/{name}/{entry.name}" for entry in visible if not _is_image(entry)]
+    return found
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() and entry.name.lower().endswith(EXTENSIONS)
+
+
+def _opener(folder: Path, names: list[str]) -> Callable[[int], Image.Image]:
+    return lambda index: Image.open(folder / names[index])
+
+
+def _cifar10_download(root: Path) -> Listing:
+    """The original arrays, through torchvision, where the machine has internet."""
+    from torchvision.datasets import CIFAR10
+
+    target = root / "cifar10-original"
+    if not (target / CIFAR10.base_folder).exists():
+        print(f"CIFAR-10 is not in {root}: downloading it (170 MB)", file=sys.stderr)
+    try:
+        with _timeout(seconds=20):
+            train, val = (CIFAR10(target, train=train, download=True) for train in (True, False))
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; torchvision raises RuntimeError
+        remedy = DOWNLOADS[Source.cifar10].format(folder=root / "cifar10")
+        raise UserError(f"cifar10 is not in {root} and cannot be downloaded ({error}): {remedy}") from None
+    splits = []
+    for name, dataset in (("train", train), ("test", val)):
+        names = [f"{name}/{index}" for index in range(len(dataset))]
+        splits.append(Files(names, list(dataset.targets), _array_opener(dataset.data)))
+    return Listing(root, tuple(train.classes), splits[0], splits[1], fingerprint="torchvision CIFAR10")
+
+
+def _array_opener(images: np.ndarray) -> Callable[[int], Image.Image]:
+    return lambda index: Image.fromarray(images[index])
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """torchvision opens its addresses without a time limit; a machine behind a silent firewall would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,54 @@
+"""The mean image and the principal components of colour of a training set (sections 2 and 4.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CHUNK_PIXELS = 2**20  # pixels turned into float64 at a time
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """On the 0-255 scale: mean image (S, S, 3) float32; per-pixel RGB: deviations (3,), vectors (3, 3), std (3,).
+
+    The deviations are square roots of the covariance's eigenvalues, largest first; vectors are columns.
+    """
+
+    mean: np.ndarray
+    pca_deviations: np.ndarray
+    pca_vectors: np.ndarray
+    channel_std: np.ndarray
+
+
+def measure(images: np.ndarray) -> Statistics:
+    """Statistics of images (N, S, S, 3) uint8, in one pass; the sums are exact, so no order of adding matters."""
+    count, size = images.shape[:2]
+    image_sum = np.zeros(images.shape[1:], np.int64)
+    products = np.zeros((3, 3), np.int64)
+    step = max(1, CHUNK_PIXELS // size**2)
+    for start in range(0, count, step):
+        chunk = images[start : start + step]
+        image_sum += chunk.sum(axis=0, dtype=np.uint32)
+        pixels = chunk.reshape(-1, 3).astype(np.float64)
+        products += (pixels.T @ pixels).astype(np.int64)  # whole numbers below 2^53
+    deviations, vectors = principal_components(_covariance(image_sum, products, count))
+    std = np.sqrt(np.diagonal(_covariance(image_sum, products, count)))
+    return Statistics((image_sum / count).astype(np.float32), deviations, vectors, std)
+
+
+def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Square roots of the eigenvalues (3,), largest first, and eigenvectors (3, 3) as columns.
+
+    An eigenvector's sign is arbitrary: its largest entry is made positive.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+    return np.sqrt(np.clip(values, 0, None)), vectors * np.sign(largest)
+
+
+def _covariance(image_sum: np.ndarray, products: np.ndarray, images: int) -> np.ndarray:
+    pixels = images * image_sum.shape[0] * image_sum.shape[1]
+    mean = image_sum.sum(axis=(0, 1)) / pixels
+    covariance: np.ndarray = products / pixels - np.outer(mean, mean)
+    return covariance

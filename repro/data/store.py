@@ -1,0 +1,176 @@
+"""Packed images: made once, kept as memory-mapped uint8 next to the data, checked each time they are opened."""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from repro.config import DataConfig
+from repro.data.pack import ARRAYS, FORMAT, META, checksum, digest, disk_errors, prepare
+from repro.data.sources import Listing, bad_files, list_images
+
+VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, S, S, 3) uint8, memory-mapped, and their labels (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A prepared data set. Statistics are of the training set, on the 0-255 scale.
+
+    `mean` (S, S, 3) float32 is the mean image, `channel_std` (3,) each colour's standard deviation;
+    `pca_deviations` (3,), largest first, and `pca_vectors` (3, 3), columns, are the principal components of the
+    pixels' RGB values. `skipped` names the files left out (data.skip_bad).
+    """
+
+    train: Split
+    val: Split
+    classes: tuple[str, ...]
+    mean: np.ndarray
+    pca_deviations: np.ndarray
+    pca_vectors: np.ndarray
+    channel_std: np.ndarray
+    content_hash: str
+    skipped: tuple[str, ...]
+
+
+class _Unusable(Exception):
+    """Why a store cannot be opened; empty where there is none yet."""
+
+
+def open_data(config: DataConfig) -> ImageData:
+    """Opens the packed images of a source, after preparing them where that has not been done.
+
+    Raises UserError for a data set that is missing or has bad files, RunFailure for a full disk.
+    """
+    listing = list_images(config)
+    folder = _folder(config, listing)
+    try:
+        return _open(folder, listing, config)
+    except _Unusable:
+        with _lock(folder):
+            return _prepare_and_open(folder, listing, config)
+
+
+def _prepare_and_open(folder: Path, listing: Listing, config: DataConfig) -> ImageData:
+    try:
+        return _open(folder, listing, config)  # another process may have made it meanwhile
+    except _Unusable as reason:
+        if str(reason):
+            print(f"{folder}: {reason}; preparing the images again", file=sys.stderr)
+    prepare(folder, listing, config.source.value, config.image_size, config.skip_bad)
+    return _open(folder, listing, config)
+
+
+def _open(folder: Path, listing: Listing, config: DataConfig) -> ImageData:
+    meta = _read_meta(folder)
+    if meta["fingerprint"] != listing.fingerprint:
+        raise _Unusable("the images have changed since it was made")
+    arrays = _arrays(folder, meta)
+    if meta["skipped"] and not config.skip_bad:
+        raise bad_files(
+            f"{folder} leaves out {len(meta['skipped'])} bad files: replace them, or set data.skip_bad=true",
+            meta["skipped"],
+        )
+    return ImageData(
+        train=Split(arrays["train_images"], np.array(arrays["train_labels"])),
+        val=Split(arrays["val_images"], np.array(arrays["val_labels"])),
+        classes=tuple(meta["classes"]),
+        mean=np.array(arrays["mean"]),
+        pca_deviations=np.array(meta["pca_deviations"]),
+        pca_vectors=np.array(meta["pca_vectors"]),
+        channel_std=np.array(meta["channel_std"]),
+        content_hash=meta["content_hash"],
+        skipped=tuple(meta["skipped"]),
+    )
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((folder / META).read_text())
+    except FileNotFoundError:
+        raise _Unusable("") from None
+    except (OSError, ValueError) as error:
+        raise _Unusable(f"{META} cannot be read ({error})") from None
+    version = meta.get("format") if isinstance(meta, dict) else None
+    if version != FORMAT:
+        raise _Unusable(f"made by another version (format {version}, this one is {FORMAT})")
+    if meta.get("checksum") != checksum(meta):
+        raise _Unusable(f"{META} is damaged (its checksum is wrong)")
+    return dict(meta)
+
+
+def _arrays(folder: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The memory-mapped arrays, checked against the sizes and, where that is quick, the hashes of `meta.json`."""
+    verify = sum(meta["bytes"].values()) < VERIFY_BELOW
+    arrays = {}
+    for name in ARRAYS:
+        path = folder / f"{name}.npy"
+        if not path.is_file():
+            raise _Unusable(f"{path.name} is missing")
+        if path.stat().st_size != meta["bytes"][name]:
+            raise _Unusable(f"{path.name} has {path.stat().st_size} bytes instead of {meta['bytes'][name]}")
+        try:
+            arrays[name] = np.load(path, mmap_mode="r")
+        except ValueError as error:
+            raise _Unusable(f"{path.name} is damaged ({error})") from None
+        if verify and digest(arrays[name]) != meta["digests"][name]:
+            raise _Unusable(f"{path.name} is damaged (its hash has changed)")
+    return arrays
+
+
+def _folder(config: DataConfig, listing: Listing) -> Path:
+    """Where the store lies: data.cache, else next to the data, else (not writable) with the user's caches."""
+    name = f"{config.source.value}-{config.image_size}px"
+    if config.cache:
+        return Path(config.cache).expanduser() / name
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repro"
+    temporary = Path(tempfile.gettempdir()) / "repro"
+    places = [user / name, temporary / name]
+    if listing.root is not None:
+        copy = f"{name}-{hashlib.sha256(os.fsencode(listing.root.resolve())).hexdigest()[:8]}"
+        places = [listing.root / ".repro-cache" / name, user / copy, temporary / copy]
+    for place in places:
+        if (place / META).exists():
+            return place
+    chosen = next((place for place in places if _writable(place)), places[0])
+    if chosen != places[0]:
+        print(f"{places[0]} cannot be written: the packed images go to {chosen}", file=sys.stderr)
+    return chosen
+
+
+def _writable(folder: Path) -> bool:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return os.access(existing, os.W_OK)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One process prepares, others wait; the system frees the lock of a process that dies."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{folder}: waiting for another process that prepares these images", file=sys.stderr)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
