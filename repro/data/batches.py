@@ -1,0 +1,61 @@
+"""Batches of a packed store: the order of the training images, their augmentation, and the crops at test time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.config import Config
+from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_windows
+from repro.data.store import ImageData, Split
+
+
+def held_out(config: Config, data: ImageData) -> tuple[Split, Split | None]:
+    """The training images, and the minival cut from them by the seed (None where `data.minival` is 0)."""
+    if config.data.minival == 0:
+        return data.train, None
+    order = np.random.default_rng(config.seed).permutation(len(data.train.labels))
+    count = max(1, round(len(order) * config.data.minival))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    return _subset(data.train, kept), _subset(data.train, held)
+
+
+def _subset(split: Split, indices: np.ndarray) -> Split:
+    return Split(split.images[indices], split.labels[indices])
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of everything random in one epoch, so that a resumed run needs no generator's state."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented batches: pixels (N, 3, crop, crop), labels (N,), on the device.
+
+    The last batch is smaller where the batch size does not divide the number of images.
+    """
+    count, batch = len(split.labels), config.train.batch_size
+    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch if config.data.shuffle else 0))
+    order = torch.randperm(count, generator=generator).numpy()
+    generator.manual_seed(epoch_seed(config.seed, epoch))
+    for start in range(0, count, batch):
+        indices = order[start : start + batch]
+        share_done = (epoch + start / count) / config.train.epochs
+        windows = random_windows(config.augment, len(indices), pixels.border, generator)
+        noise = color_draws(config.augment, len(indices), share_done, generator)
+        crops = cut(split.images, indices, windows, pixels.crop)
+        yield pixels.prepare(crops, windows, noise), torch.from_numpy(split.labels[indices]).to(pixels.device)
+
+
+def fixed_batches(
+    split: Split, pixels: Pixels, place: tuple[int, int, bool], indices: np.ndarray, batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images at `indices` in their order, all cut at one place (top, left, mirrored)."""
+    top, left, mirrored = place
+    for start in range(0, len(indices), batch):
+        chosen = indices[start : start + batch]
+        full = torch.full((len(chosen),), 0)
+        windows = Windows(full + top, full + left, torch.full((len(chosen),), mirrored))
+        crops = cut(split.images, chosen, windows, pixels.crop)
+        yield pixels.prepare(crops, windows), torch.from_numpy(split.labels[chosen]).to(pixels.device)
