@@ -1,0 +1,70 @@
+"""The small CIFAR-10 nets of sections 3.1 and 3.3, in the geometry of the authors' public configurations.
+
+`cifar_conv`: three 5x5 convolutions, as in their `19pct` net. `cifar_local`: two 5x5 convolutions and two
+locally connected 3x3 layers, as in `conv-local-13pct`, and with normalisation `conv-local-11pct` (cuda-convnet,
+example-layers/). Shapes are for 24-pixel crops; pooled sizes are rounded up.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import replace
+
+from torch import nn
+
+from repro.config import ModelConfig, Net, Pooling
+from repro.model.network import LocallyConnected, Network, output_shape
+from repro.model.parts import activation, dropout, follow, pool, size
+
+Stages = list[tuple[str, nn.Module]]
+
+
+def build_cifar(config: ModelConfig, classes: int, crop: int) -> Network:
+    """The net for (N, 3, crop, crop) images. Raises UserError where its sizes do not fit."""
+    stages = _first_two(config)
+    if config.net is Net.cifar_conv:
+        stages += _conv3(config)
+    else:
+        stages += _local(config, side=output_shape(nn.Sequential(OrderedDict(stages)), crop)[-1])
+    features = nn.Sequential(OrderedDict(stages))
+    classifier: Stages = [("fc10", nn.Linear(math.prod(output_shape(features, crop)), classes))]
+    if config.dropout.rate:
+        classifier.insert(0, ("dropout10", dropout(config.dropout)))
+    return Network(features, nn.Sequential(OrderedDict(classifier)))
+
+
+def _later_pools(config: ModelConfig) -> ModelConfig:
+    """`19pct` takes averages after conv2 and conv3."""
+    if config.net is Net.cifar_conv:
+        return replace(config, pool=replace(config.pool, kind=Pooling.average))
+    return config
+
+
+def _first_two(config: ModelConfig) -> Stages:
+    """conv1 (N, 64, 24, 24) -> 12x12, conv2 (N, 64, 12, 12) -> 6x6."""
+    maps1, maps2 = size(config, "conv1"), size(config, "conv2")
+    return [
+        ("conv1", nn.Conv2d(3, maps1, 5, padding=2)),
+        *follow(config, config.order1, 1, maps1),
+        ("conv2", nn.Conv2d(maps1, maps2, 5, padding=2)),
+        *follow(_later_pools(config), config.order2, 2, maps2),
+    ]
+
+
+def _conv3(config: ModelConfig) -> Stages:
+    """The third convolution of `19pct`: (N, 64, 3, 3) after pooling, (N, 64, 4, 4) for whole 32-pixel images."""
+    return [
+        ("conv3", nn.Conv2d(size(config, "conv2"), size(config, "conv3"), 5, padding=2)),
+        (f"{config.activation.value}3", activation(config)),
+        ("pool3", pool(_later_pools(config).pool)),
+    ]
+
+
+def _local(config: ModelConfig, side: int) -> Stages:
+    """The two locally connected layers: (N, 64, 6, 6), (N, 32, 6, 6)."""
+    stages: Stages = []
+    maps = size(config, "conv2")
+    for number in (3, 4):
+        maps_in, maps = maps, size(config, f"local{number}")
+        stages.append((f"local{number}", LocallyConnected(maps_in, maps, kernel=3, padding=1, side=side)))
+        stages.append((f"{config.activation.value}{number}", activation(config)))
+    return stages

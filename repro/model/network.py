@@ -1,0 +1,107 @@
+"""The frame that every network here shares, and the few layers that PyTorch lacks."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from repro.errors import UserError
+
+WEIGHT_LAYERS = ("conv", "local", "fc")
+
+
+class Network(nn.Module):
+    """Feature layers (N, 3, H, W) -> (N, C, h, w), then classifier layers (N, C h w) -> (N, classes).
+
+    Layers with weights bear the paper's names: conv1 to conv5, fc6 to fc8.
+    """
+
+    def __init__(self, features: nn.Sequential, classifier: nn.Sequential) -> None:
+        """Takes the two parts; the builders make them."""
+        super().__init__()
+        self.features, self.classifier = features, classifier
+        self.checkpoint_activations = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W), pixels 0-255 less the mean, to logits (N, classes)."""
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            x = checkpoint(self.features, x, use_reentrant=False)
+        else:
+            x = self.features(x)
+        return self.classifier(x.flatten(1))
+
+    def weight_layers(self) -> dict[str, nn.Module]:
+        """Layers with weights by name, in order."""
+        stages = [*self.features.named_children(), *self.classifier.named_children()]
+        return {name: layer for name, layer in stages if name.startswith(WEIGHT_LAYERS)}
+
+
+class ColumnLinear(nn.Module):
+    """A fully connected layer whose columns see only their own inputs: (N, inputs) -> (N, units)."""
+
+    def __init__(self, inputs: int, units: int, columns: int) -> None:
+        """`inputs` and `units` count all columns together."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(columns, units // columns, inputs // columns))
+        self.bias = nn.Parameter(torch.empty(units))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) to (N, units), the columns' units one after the other."""
+        parts = x.unflatten(1, (self.weight.shape[0], -1)).transpose(0, 1)
+        return torch.bmm(parts, self.weight.transpose(1, 2)).transpose(0, 1).flatten(1) + self.bias
+
+
+class LocallyConnected(nn.Module):
+    """A convolution with its own filters at each place, section 3.3's "locally connected" layers; stride 1."""
+
+    def __init__(self, maps_in: int, maps: int, kernel: int, padding: int, side: int) -> None:
+        """For square inputs of `side` pixels."""
+        super().__init__()
+        self.kernel, self.padding, self.side = kernel, padding, side + 2 * padding - kernel + 1
+        self.weight = nn.Parameter(torch.empty(self.side**2, maps, maps_in * kernel**2))
+        self.bias = nn.Parameter(torch.empty(maps, self.side**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, maps, H', W')."""
+        patches = F.unfold(x, self.kernel, padding=self.padding).permute(2, 0, 1)
+        out = torch.bmm(patches, self.weight.transpose(1, 2)).permute(1, 2, 0) + self.bias
+        return out.unflatten(2, (self.side, self.side))
+
+
+class Dropout(nn.Module):
+    """Dropout as in section 4.2: a mask in training, outputs times the keep rate at test; nothing is rescaled."""
+
+    def __init__(self, rate: float) -> None:
+        """`rate`: probability that a unit is set to zero."""
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, same shape out."""
+        if not self.training:
+            return x * (1 - self.rate)
+        return x * torch.empty_like(x).bernoulli_(1 - self.rate)
+
+
+def fan_in(layer: nn.Module) -> int:
+    """Inputs of one neuron of a layer with weights."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if isinstance(layer, nn.Conv2d):
+        return math.prod(weight.shape[1:])
+    return weight.shape[-1]
+
+
+def output_shape(features: nn.Sequential, crop: int) -> tuple[int, ...]:
+    """Shape (C, h, w) that the feature layers make of a (3, crop, crop) image. UserError where it is too small."""
+    try:
+        with torch.no_grad():
+            return tuple(features.eval()(torch.zeros(1, 3, crop, crop)).shape[1:])
+    except RuntimeError as error:
+        if "size" not in str(error):
+            raise
+        raise UserError(f"data.crop={crop}: the network's layers do not fit an input of {crop} pixels") from error
+    finally:
+        features.train()
