@@ -1,0 +1,1 @@
+"""Training and evaluation: loop, update rule, schedule, checkpoint, crops at test time."""

@@ -1,0 +1,74 @@
+"""Errors of a network on images it is not trained on: the centre crop, and ten crops (section 4.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repro.config import Precision
+from repro.data.augmentation import Pixels, ten_windows
+from repro.data.batches import fixed_batches
+from repro.data.store import Split
+from repro.model import Network
+from repro.train.precision import arithmetic
+
+BATCH = 256
+"""Images at once: changes speed and memory, not the result."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors in %, mean cross-entropy in nats, and for each image whether the first guess was right, (N,) bool."""
+
+    top1: float
+    top5: float
+    loss: float
+    correct: np.ndarray
+
+
+@torch.no_grad()
+def probabilities(
+    network: Network, split: Split, pixels: Pixels, precision: Precision, ten_crops: bool, indices: np.ndarray
+) -> Tensor:
+    """Softmax outputs (N, classes); for ten crops the mean of the ten softmax outputs, not of the logits."""
+    network.eval()
+    places = ten_windows(pixels.border) if ten_crops else [ten_windows(pixels.border)[2]]
+    total = torch.zeros(())
+    for place in places:
+        outputs = []
+        for images, _ in fixed_batches(split, pixels, place, indices, BATCH):
+            with arithmetic(pixels.device, precision):
+                logits = network(images)
+            outputs.append(F.softmax(logits.float(), dim=1).cpu())
+        total = total + torch.cat(outputs) / len(places)
+    return total
+
+
+def evaluate(
+    network: Network,
+    split: Split,
+    pixels: Pixels,
+    precision: Precision,
+    ten_crops: bool = False,
+    at_most: int | None = None,
+) -> Evaluation:
+    """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it.
+
+    With five classes or fewer the top-5 error is 0.
+    """
+    count = len(split.labels)
+    indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
+    outputs = probabilities(network, split, pixels, precision, ten_crops, indices)
+    labels = torch.from_numpy(split.labels[indices])
+    guesses = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
+    hits = guesses == labels[:, None]
+    # the smallest float stands in for a probability that underflowed
+    chosen = outputs[torch.arange(len(labels)), labels].clamp_min(torch.finfo(outputs.dtype).tiny)
+    return Evaluation(
+        top1=100 - 100 * hits[:, 0].double().mean().item(),
+        top5=100 - 100 * hits.any(1).double().mean().item(),
+        loss=-chosen.log().mean().item(),
+        correct=hits[:, 0].numpy(),
+    )

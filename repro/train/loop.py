@@ -1,0 +1,206 @@
+"""The training loop: one pass after another, a row of the curve and a checkpoint after each."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repro.config import Config, ScheduleKind
+from repro.data.augmentation import Pixels
+from repro.data.batches import epoch_seed, held_out, training_batches
+from repro.data.store import ImageData, Split
+from repro.errors import RunFailure
+from repro.model import Network
+from repro.train import checkpoint
+from repro.train.evaluation import evaluate
+from repro.train.optimizer import make_optimizer
+from repro.train.precision import arithmetic
+from repro.train.schedule import Schedule
+
+REPORT_STEPS = 10
+"""Steps between two looks at the loss; each look waits for the device."""
+NOT_MOVED = 0.01
+"""A validation loss this near ln(classes), as a share of it, has not moved."""
+NOT_FINITE = "loss not finite"
+"""The event that ends a run which diverges."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: epoch and step within it (both from 0), mean loss (nats), error (%), images/s."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    error: float
+    images_per_second: float
+
+
+@dataclass
+class Tally:
+    """Sums over an epoch's batches; they stay on the device until they are looked at."""
+
+    loss: Tensor
+    wrong: Tensor
+    images: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Tally":
+        """An empty one."""
+        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss in nats and top-1 error in %."""
+        return self.loss.item() / self.images, 100 * self.wrong.item() / self.images
+
+
+@dataclass
+class Training:
+    """One run's training, from its first epoch or from its last checkpoint."""
+
+    config: Config
+    network: Network
+    data: ImageData
+    device: torch.device
+    folder: Path
+    """Where the checkpoint lies."""
+    identity: dict[str, str]
+    """What a checkpoint must agree with."""
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None
+    on_warning: Callable[[str], None] = lambda text: None
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """One row an epoch, with the columns of the record's curve."""
+    diverged: bool = False
+
+    def __post_init__(self) -> None:
+        """Moves the network to the device; channels-last is the faster layout for its convolutions."""
+        self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.pixels = Pixels(self.config, self.data, self.device)
+        self.train_split, self.minival = held_out(self.config, self.data)
+        self.optimizer = make_optimizer(self.network, self.config.optimizer)
+        batch = self.config.train.batch_size
+        self.steps = -(-len(self.train_split.labels) // batch)
+        self.schedule = Schedule(self.config, self.steps * self.config.train.epochs)
+
+    def resume(self) -> None:
+        """Takes up the last checkpoint, if there is one. UserError where it is damaged or of something else."""
+        state = checkpoint.load(self.folder, self.identity)
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.restore(state["schedule"])
+        self.curve = state["curve"]
+
+    def run(self) -> None:
+        """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""
+        for epoch in range(len(self.curve), self.config.train.epochs):
+            torch.manual_seed(epoch_seed(self.config.seed, epoch))
+            tally, events = self._epoch(epoch)
+            self.curve.append(self._row(epoch, tally, events))
+            if not self.diverged:
+                self._save()
+            self.on_epoch(self.curve[-1])
+            if self.diverged:
+                return
+
+    def _epoch(self, epoch: int) -> tuple[Tally, list[str]]:
+        self.network.train()
+        tally, events = Tally.on(self.device), []
+        start = time.perf_counter()
+        for step, (images, labels) in enumerate(training_batches(self.config, self.train_split, self.pixels, epoch)):
+            done = epoch * self.steps + step
+            events += self.schedule.events(done)
+            self.schedule.set_rates(self.optimizer.param_groups, done)
+            self._step(images, labels, tally)
+            if step % REPORT_STEPS == REPORT_STEPS - 1 or step == self.steps - 1:
+                loss, error = tally.means()
+                tally.seconds = time.perf_counter() - start
+                self.on_progress(Progress(epoch, step, self.steps, loss, error, tally.images / tally.seconds))
+                if not math.isfinite(loss):
+                    self.diverged = True
+                    return tally, [*events, NOT_FINITE]
+        return tally, events
+
+    def _step(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
+        """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up."""
+        count = len(labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        part = self.config.train.micro_batch or count
+        try:
+            for x, y in zip(images.split(part), labels.split(part), strict=True):
+                with arithmetic(self.device, self.config.train.precision):
+                    logits = self.network(x)
+                loss = F.cross_entropy(logits.float(), y, reduction="sum")
+                (loss / count).backward()
+                tally.loss += loss.detach()
+                tally.wrong += (logits.argmax(1) != y).sum()
+            if self.config.optimizer.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
+            self.optimizer.step()
+        except (MemoryError, RuntimeError) as error:
+            if not _about_memory(error):
+                raise
+            raise RunFailure(_smaller_parts(part, self.config.train.batch_size)) from error
+        tally.images += count
+
+    def _evaluate(self, split: Split) -> Any:
+        return evaluate(self.network, split, self.pixels, self.config.train.precision)
+
+    def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
+        loss, error = tally.means()
+        classes = len(self.data.classes)
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "step": (epoch + 1) * self.steps,
+            "lr": self.schedule.lr((epoch + 1) * self.steps - 1),
+            "train_loss": loss,
+            "train_top1": error,
+            "images_per_second": tally.images / tally.seconds,
+            "minutes": tally.seconds / 60 + (self.curve[-1]["minutes"] if self.curve else 0.0),
+        }
+        if not self.diverged:
+            result = self._evaluate(self.data.val)
+            if not math.isfinite(result.loss):  # the last update broke the weights; the training loss is older
+                self.diverged = True
+                return row | {"events": "; ".join([*events, NOT_FINITE])}
+            row |= {"val_loss": result.loss, "val_top1": result.top1, "val_top5": result.top5}
+            if abs(result.loss - math.log(classes)) < NOT_MOVED * math.log(classes):
+                events.append("loss at ln(classes)")
+                self.on_warning(f"epoch {epoch + 1}: the loss is still ln({classes}) = {math.log(classes):.3f}")
+            if self.minival is not None and self.config.schedule.kind is ScheduleKind.plateau:
+                self.schedule.observe(self._evaluate(self.minival).top1)
+        return row | {"events": "; ".join(events)}
+
+    def _save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state(),
+            "curve": self.curve,
+        }
+        checkpoint.save(self.folder, self.identity | state)
+
+
+def _about_memory(error: Exception) -> bool:
+    """Whether there is too little of it; torch has a type of its own for that on GPUs only."""
+    words = ("not enough memory", "allocate memory", "out of memory")  # of its allocator on CPUs, and of cuDNN
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(word in str(error).lower() for word in words)
+
+
+def _smaller_parts(part: int, batch: int) -> str:
+    """What to do when `part` images at once are too many: the next size that divides the batch, at most half."""
+    if part == 1:
+        return "out of memory with one image at a time: a machine with more memory is needed"
+    size = next(size for size in range(part // 2, 0, -1) if batch % size == 0)
+    return f"out of memory with {part} images at once: try train.micro_batch={size} (same result)"

@@ -1,0 +1,17 @@
+"""Arithmetic of a forward pass: fp32, tf32 or bf16; weights and updates are fp32 in all three."""
+
+import torch
+
+from repro.config import Precision
+
+
+def arithmetic(device: torch.device, precision: Precision) -> torch.autocast:
+    """Context of a forward pass on a device. bf16 is PyTorch's autocast."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is Precision.bf16)
+
+
+def set_precision(precision: Precision) -> None:
+    """Sets the process-wide switches, so that one run of a sweep leaves nothing to the next."""
+    mode = "tf32" if precision is Precision.tf32 else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = mode
+    torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
