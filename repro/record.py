@@ -1,0 +1,457 @@
+"""The record of a run: what it was, what came out, what it cost, and on what; see `Record` for every field.
+
+A record is a folder, `results/runs/<setup>/<recipe>/<ablation>/seed<k>/`, of three files that are written as one:
+`record.json`, `curve.csv` (one row an epoch) and `correct.npz` (one bit per validation image and crop mode).
+It holds no host name, no user name and no absolute path, so that it can be published as it is.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from errno import EDQUOT, ENOSPC
+from importlib import metadata
+from pathlib import Path, PurePath
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from repro.errors import RunFailure, UserError
+
+SCHEMA = 1
+COMPLETE, STOPPED, DIVERGED = STATUSES = ("complete", "stopped", "diverged")
+CENTRE, TEN_CROPS = CROP_MODES = ("centre", "ten_crops")
+CURVE = (
+    "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5",
+    "images_per_second", "minutes", "events",
+)  # fmt: skip
+PACKAGE = Path(__file__).parent
+DISTRIBUTION = "alexnet-repro"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Share of the validation images that are wrong, %; None where the run is not complete."""
+
+    top1: float | None
+    top5: float | None
+
+
+@dataclass(frozen=True)
+class TrainErrors:
+    """Errors in % and mean cross-entropy in nats on centre crops of training images, with the final weights."""
+
+    top1: float | None
+    top5: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality at the last step; `val_loss` is the centre crop's mean cross-entropy, nats."""
+
+    centre: Errors
+    ten_crops: Errors
+    train: TrainErrors
+    val_loss: float | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images: `content_hash` identifies them, `skipped` names those left out, relative to the data set."""
+
+    source: str
+    content_hash: str
+    classes: int
+    train_images: int
+    val_images: int
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Minutes and images/s of training, peak memory in MiB, parameters, multiply-adds of one image."""
+
+    minutes: float
+    images_per_second: float | None
+    peak_memory_mib: float | None
+    parameters: int
+    macs: int | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`device` is the model of the processor that computed; `cores` are the host's, `threads` those torch used."""
+
+    device: str
+    device_type: str
+    cores: int
+    threads: int
+    driver: str | None
+    torch: str
+    cuda: str | None
+    python: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """The version of this package; `commit` and `dirty` are None where it does not run from its git checkout."""
+
+    commit: str | None
+    dirty: bool | None
+    version: str | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. `difference` maps a changed key to [value in the plain recipe and setup, value here]."""
+
+    setup: str
+    recipe: str
+    ablation: str
+    seed: int
+    status: str
+    difference: dict[str, Any]
+    config: dict[str, Any]
+    config_hash: str
+    data: Data
+    metrics: Metrics
+    cost: Cost
+    machine: Machine
+    code: Code
+    command: str
+    wandb_id: str | None
+    finished: str
+    """When it ended: ISO date and time, UTC."""
+    schema: int = SCHEMA
+    folder: Path = field(default=Path(), compare=False, repr=False)
+    """Where it was read from; not part of the file."""
+
+    def curve(self) -> list[dict[str, Any]]:
+        """One row an epoch with the keys of `CURVE`: numbers, None where not measured; `events` is text."""
+        path = self.folder / "curve.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                return [{key: _cell(key, row[key]) for key in CURVE} for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
+
+    def correct(self) -> dict[str, np.ndarray]:
+        """For each crop mode, whether the top-1 answer is right: (N,) bool in the set's order; {} if not complete."""
+        path = self.folder / "correct.npz"
+        if self.status != COMPLETE and not path.exists():
+            return {}
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
+                count = int(packed["n"])
+                return {mode: np.unpackbits(packed[mode], count=count).astype(bool) for mode in CROP_MODES}
+        except Exception as error:  # zipfile, numpy and the file system each have their own
+            raise _damaged(path, error) from error
+
+
+def run_folder(results_dir: str | Path, setup: str, recipe: str, ablation: str, seed: int) -> Path:
+    """Folder of a run's record."""
+    return Path(results_dir) / "runs" / setup / recipe / ablation / f"seed{seed}"
+
+
+def raw_folder(results_dir: str | Path, setup: str, recipe: str, ablation: str, seed: int) -> Path:
+    """Folder of a run's large files (checkpoints, traces), which git ignores."""
+    return Path(results_dir) / "raw" / setup / recipe / ablation / f"seed{seed}"
+
+
+def prepare_results(results_dir: str | Path) -> None:
+    """Makes the folder and proves that it can be written. Raises UserError, or RunFailure where the disk is full."""
+    try:
+        Path(results_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=results_dir, prefix=".probe") as file:
+            file.write(b"\0" * 2**20)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise RunFailure(f"results_dir={results_dir}: the disk is full: free some space") from error
+        raise UserError(
+            f"results_dir={results_dir}: cannot be written ({error.strerror}): choose another folder"
+        ) from error
+
+
+def config_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of plain settings, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def capture_machine(device: str) -> Machine:
+    """What `device` (`cpu`, `cuda`, `cuda:N`) is, and the software under it."""
+    import torch
+
+    kind = torch.device(device).type
+    return Machine(
+        device=torch.cuda.get_device_name(device) if kind == "cuda" else _cpu_model(),
+        device_type=kind,
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        driver=_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if kind == "cuda" else None,
+        torch=torch.__version__,
+        cuda=torch.version.cuda if kind == "cuda" else None,
+        python=platform.python_version(),
+    )
+
+
+def capture_code() -> Code:
+    """Commit of the checkout that the package runs from, and whether code or experiments differ from it."""
+    commit, dirty = None, None
+    git = ("git", "-C", str(PACKAGE))
+    # An installed package may lie inside the checkout of something else: only one that tracks this file counts.
+    if _output(*git, "ls-files", "--error-unmatch", Path(__file__).name):
+        commit = _output(*git, "rev-parse", "HEAD")
+        dirty = bool(_output(*git, "status", "--porcelain", "--", ".", "../experiments"))
+    try:
+        version = metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        version = None
+    return Code(commit=commit, dirty=dirty, version=version)
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command as one would type it again; absolute paths are cut to their last part."""
+    program = PurePath(argv[0])
+    start = ["python", "-m", f"repro.{program.stem}"] if program.suffix == ".py" else [program.name]
+    return shlex.join([*start, *(_without_paths(argument) for argument in argv[1:])])
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a record, of any status."""
+    return (_settled(folder) / "record.json").exists()
+
+
+def read(folder: Path) -> Record:
+    """The record in `folder`; curve and bits are read when asked for. Raises UserError where it is damaged."""
+    place = _settled(folder)
+    path = place / "record.json"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return replace(_parse(plain), folder=place)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def find(results_dir: str | Path) -> list[Record]:
+    """All records under a results folder, by setup, recipe, ablation and seed. Raises UserError for a damaged one."""
+    runs = Path(results_dir) / "runs"
+    # A name with a dot is the unfinished half of a write; it counts only where `_settled` says so.
+    folders = {path.with_name(_run_name(path)) for path in runs.glob("*/*/*/*") if path.is_dir()}
+    records = []
+    for folder in sorted(folder for folder in folders if exists(folder)):
+        record = read(folder)
+        if folder != run_folder(results_dir, record.setup, record.recipe, record.ablation, record.seed):
+            raise UserError(
+                f"{folder}: holds the record of setup={record.setup} recipe={record.recipe}"
+                f" ablation={record.ablation} seed={record.seed}: move it to its place, or remove it"
+            )
+        records.append(record)
+    return sorted(records, key=lambda record: (record.setup, record.recipe, record.ablation, record.seed))
+
+
+def write(
+    folder: Path, record: Record, curve: Sequence[Mapping[str, Any]], correct: Mapping[str, np.ndarray] | None
+) -> None:
+    """Files a record, in place of an older one; a kill at any moment leaves the old or the new one whole.
+
+    `curve` has a row an epoch with the keys of `CURVE`; `correct` maps each crop mode to an (N,) bool array, None
+    where the run is not complete. Numbers that are not finite are filed as null. Raises RunFailure where the disk
+    refuses.
+    """
+    files = {"record.json": _json(record), "curve.csv": _csv(curve)}
+    if correct is not None:
+        files["correct.npz"] = _bits(correct)
+    new, old = _siblings(folder)
+    try:
+        _recover(folder)
+        new.mkdir(parents=True)
+        for name, content in files.items():
+            _write_file(new / name, content)
+        _sync(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if not old.exists():
+            shutil.rmtree(new, ignore_errors=True)
+        raise RunFailure(
+            f"{folder}: the record could not be written ({error.strerror}): make room or choose another results_dir,"
+            " then give the same command again"
+        ) from error
+
+
+def _siblings(folder: Path) -> tuple[Path, Path]:
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+
+def _run_name(path: Path) -> str:
+    return path.name.removeprefix(".").removesuffix(".new").removesuffix(".old")
+
+
+def _settled(folder: Path) -> Path:
+    """Where the record of `folder` lies: a kill between the two renames of `write` leaves it whole under `.new`."""
+    new, old = _siblings(folder)
+    return new if old.exists() and not folder.exists() else folder
+
+
+def _recover(folder: Path) -> None:
+    """Finishes or clears away what a killed `write` left."""
+    new, old = _siblings(folder)
+    if _settled(folder) == new:
+        new.rename(folder)
+    for leftover in (new, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file as a whole or not at all. Raises OSError."""
+    new = path.with_name(f".{path.name}.new")
+    _write_file(new, content)
+    new.replace(path)
+    _sync(path.parent)
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _json(record: Record) -> bytes:
+    plain = asdict(record)
+    del plain["folder"]
+    plain = _publishable(plain)
+    _parse(plain)  # what cannot be read back must not be written
+    return (json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def _csv(curve: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_publishable(dict(row)) for row in curve)
+    return text.getvalue().encode()
+
+
+def _bits(correct: Mapping[str, np.ndarray]) -> bytes:
+    modes = {mode: np.asarray(correct[mode], dtype=bool) for mode in CROP_MODES}
+    counts = {len(bits) for bits in modes.values()}
+    if len(counts) != 1:
+        raise ValueError(f"crop modes of one run differ in their number of images: {sorted(counts)}")
+    file = io.BytesIO()
+    packed: dict[str, Any] = {mode: np.packbits(bits) for mode, bits in modes.items()}
+    np.savez(file, n=np.int64(counts.pop()), **packed)
+    return file.getvalue()
+
+
+def _publishable(value: Any) -> Any:
+    """The same plain value with null for what is not finite and without absolute paths."""
+    if isinstance(value, dict):
+        return {str(key): _publishable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_publishable(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _without_paths(value) if isinstance(value, str) else value
+
+
+def _without_paths(text: str) -> str:
+    pattern = r"""(?:^|(?<=[=,:\[{"']))(?:[A-Za-z]:\\|[/~])[^,\]}"']*"""
+    return re.sub(pattern, lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
+
+
+def _parse(plain: Any) -> Record:
+    """Checks a plain value against `Record`. Raises ValueError."""
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"schema {schema}, this version reads {SCHEMA}")
+    record: Record = _build(Record, plain, "record")
+    if record.status not in STATUSES:
+        raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
+    for mode in CROP_MODES if record.status == COMPLETE else ():
+        errors = getattr(record.metrics, mode)
+        if not all(error is not None and 0 <= error <= 100 for error in (errors.top1, errors.top5)):
+            raise ValueError(f"metrics.{mode} of a complete run must lie between 0 and 100")
+    return record
+
+
+def _build(kind: Any, plain: Any, name: str) -> Any:
+    """`plain` as the annotated type `kind`: a dataclass, a union, or a JSON type."""
+    if not is_dataclass(kind):
+        options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+        if not any(_fits(plain, get_origin(option) or option) for option in options):
+            raise ValueError(f"{name} is {plain!r}")
+        return plain
+    hints = get_type_hints(kind)
+    names = {item.name for item in fields(kind)} - {"folder"}
+    keys = set(plain) if isinstance(plain, dict) else set()
+    if keys != names:
+        raise ValueError(f"{name} has wrong or missing keys: {', '.join(sorted(keys ^ names))}")
+    return kind(**{key: _build(hints[key], plain[key], key) for key in names})  # type: ignore[operator]
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _cell(key: str, text: str) -> Any:
+    if key == "events":
+        return text
+    if text == "":
+        return None
+    return int(text) if key in ("epoch", "step") else float(text)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0] if str(error) else repr(error)
+    return UserError(f"{path}: not a readable record ({reason}): remove its folder and run it again")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _output(*command: str) -> str | None:
+    """First line a command prints; None where it prints nothing, fails, or is not installed."""
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout.strip() else None

@@ -1,0 +1,340 @@
+"""Tables as Markdown for readers and CSV for programs, and the short table at the end of a run."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro import record as records
+from repro import stats
+from repro.config import Config
+from repro.experiments import BASELINE, ablations
+from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
+from repro.report.effects import MAIN, MEASURES, TOPS, Arm, Comparison, Measure, base_hash, comparisons, run_command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SHIPPED = Path(__file__).parents[1] / "_paper.csv"  # where a wheel puts it
+PAPER = _SHIPPED if _SHIPPED.exists() else Path(__file__).parents[2] / "results" / "paper.csv"
+CROP_WORDS = {CENTRE: "centre crop", TEN_CROPS: "ten crops"}
+WRITTEN_BY = "Written by `python -m repro.compare` from the records in `../runs`; do not edit.\n"
+SEVERAL = """\
+Runs on different devices, on different images or from different settings before the change are never compared: each
+such group has a section of its own.
+"""
+EXPLANATION = """\
+Errors are in %, differences in percentage points (positive: worse than the baseline). Each error is of the last step
+on the validation set; brackets hold 95 % intervals over the seeds (Student t). A difference is paired by seed: the same
+seed of the baseline is subtracted. Its verdict says whether the interval of ten crops leaves out 0; nothing is
+corrected for the number of rows. p (t) is the paired t-test over seeds: would other seeds show it too? p (McNemar) is
+the exact test on the images (ten crops) that one of two networks gets right, pooled over seeds: do these very networks
+differ?
+Published effects are the authors' own runs or the paper's words, on their data; `paper.csv` has the source of each.
+Minutes and images/s are of training.
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of paper.csv: effects in percentage points as text, and what they were measured on."""
+
+    ablation: str
+    top1_effect: str
+    top5_effect: str
+    data: str
+    crops: str
+    n: str
+    source: str
+
+    def __str__(self) -> str:
+        effect = " / ".join(filter(None, (self.top1_effect, self.top5_effect)))
+        crops = "" if self.crops == "not stated" else f", {self.crops}"
+        return f"{effect} ({self.data}{crops}{f', n={self.n}' if self.n else ''})"
+
+
+@cache
+def published() -> list[Published]:
+    """The published effects, the only results that were typed by hand."""
+    with PAPER.open(newline="", encoding="utf-8") as file:
+        return [Published(**row) for row in csv.DictReader(file)]
+
+
+def render(runs: Iterable[Record]) -> dict[str, str]:
+    """File name -> content of all tables and of their index."""
+    files = {}
+    index = []
+    for stem, group in groupby(comparisons(runs), key=_stem):
+        parts = list(group)
+        files[f"{stem}.md"] = _page(parts)
+        files[f"{stem}.csv"] = _csv([_flat(part, arm) for part in parts for arm in part.arms])
+        index += [_index_row(stem, part) for part in parts]
+    header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
+    return {**files, "README.md": f"# Tables\n\n{WRITTEN_BY}\n{_markdown(header, index)}"}
+
+
+def against_baseline(run: Record, results_dir: str | Path) -> "RenderableType":
+    """Final errors of a run, and the difference from the baseline's record of the same seed or how to make one.
+
+    For a console with `soft_wrap`: the command stays on one line, to be copied. Raises UserError where the baseline's
+    record is damaged.
+    """
+    from rich.console import Group
+    from rich.table import Table
+
+    baseline, reason = (None, "") if run.ablation == BASELINE else _baseline_of(run, results_dir)
+    table = Table("error in %", "top-1", "top-5")
+    if baseline:
+        table.add_column("baseline top-1")
+        table.add_column("difference, pp")
+    for mode in (TEN_CROPS, CENTRE):
+        errors = [_error(run, (mode, top)) for top in TOPS]
+        cells = [CROP_WORDS[mode], *(_number(error, 2) or run.status for error in errors)]
+        if baseline:
+            other = _error(baseline, (mode, "top1"))
+            difference = None if errors[0] is None or other is None else errors[0] - other
+            cells += [_number(other, 2), _number(difference, 2, "+")]
+        table.add_row(*cells)
+    title = f"{run.setup}, recipe {run.recipe}, {run.ablation}, seed {run.seed}"
+    return Group(title, table, reason) if reason else Group(title, table)
+
+
+def _baseline_of(run: Record, results_dir: str | Path) -> tuple[Record | None, str]:
+    """The record to compare with, or None and what to do."""
+    folder = records.run_folder(results_dir, run.setup, run.recipe, BASELINE, run.seed)
+    command = run_command(run.setup, run.recipe, BASELINE, {}, run.seed)
+    if Path(results_dir) != Path(Config.results_dir):
+        command += f" results_dir={results_dir}"
+    if not records.exists(folder):
+        return None, f"for the difference, run the baseline: {command}"
+    other = records.read(folder)
+    reasons = (
+        (other.status != COMPLETE, f"is {other.status}"),
+        (other.machine.device_type != run.machine.device_type, f"was made on {other.machine.device_type}"),
+        (other.data.content_hash != run.data.content_hash, "was made on other images"),
+        (base_hash(other) != base_hash(run), "was made with other settings"),
+    )
+    for wrong, reason in reasons:
+        if wrong:
+            return None, f"the baseline's record {reason}; to compare, replace it: {command} force=true"
+    return other, ""
+
+
+def _stem(part: Comparison) -> str:
+    return f"{part.setup}-{part.recipe}-{part.device_type}"
+
+
+def _page(parts: Sequence[Comparison]) -> str:
+    first = parts[0]
+    title = f"# {first.setup}, recipe `{first.recipe}`, {first.device_type}\n"
+    if len(parts) == 1:
+        sections = [_section(first, first.device)]
+    else:
+        sections = [SEVERAL, *(_section(part, f"{part.device}: {_hashes(part)}") for part in parts)]
+    return "\n".join([title, WRITTEN_BY, *sections, "## How to read this\n", EXPLANATION])
+
+
+def _hashes(part: Comparison) -> str:
+    return f"settings `{part.base_hash[:8]}`, images `{part.data.content_hash[:8]}`"
+
+
+def _section(part: Comparison, title: str) -> str:
+    data, runs = part.data, [run for arm in part.arms for run in arm.runs]
+    threads = _list(run.machine.threads for run in runs)
+    software = _list(run.machine.torch for run in runs)
+    lines = [
+        f"## {title}\n",
+        f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
+        f" {part.device}, {threads} threads, torch {software}. Fingerprints: {_hashes(part)}.\n",
+        "### Effect of each change on the error\n",
+        _markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
+        "### Errors and cost\n",
+        _markdown(COST_HEADER, [_cost_row(arm) for arm in part.arms]),
+    ]
+    if missing := part.missing_runs():
+        lines.append("Runs that are missing:\n\n" + "".join(f"    {command}\n" for command in missing))
+    return "\n".join(lines)
+
+
+EFFECT_HEADER = (
+    "ablation", "question", "published, top-1 / top-5", "ten crops, top-1", "centre crop, top-1", "n", "verdict",
+    "p (t)", "p (McNemar)", "notes",
+)  # fmt: skip
+COST_HEADER = (
+    "ablation", "n", "ten crops, top-1", "ten crops, top-5", "centre crop, top-1", "centre crop, top-5",
+    "training, top-1", "minutes", "images/s", "peak MiB", "parameters",
+)  # fmt: skip
+
+
+def _effect_row(part: Comparison, arm: Arm) -> list[str]:
+    notes = "; ".join(part.notes(arm))
+    effect = part.effects.get(arm.name)
+    if effect is None:
+        return [arm.name, _question(arm), "", "", "", str(len(arm.complete)), "", "", "", notes]
+    main, mcnemar = effect.differences[MAIN], effect.mcnemar[TEN_CROPS]
+    return [
+        arm.name,
+        _question(arm),
+        _published(arm),
+        _interval(main, "+"),
+        _interval(effect.differences[CENTRE, "top1"], "+"),
+        str(main.n),
+        _verdict(main) if arm.complete else "no complete run",
+        _p(main.p),
+        _p(mcnemar.p if mcnemar else None),
+        notes,
+    ]
+
+
+def _cost_row(arm: Arm) -> list[str]:
+    errors = [_interval(stats.mean(arm.values((mode, top)))) for mode in (TEN_CROPS, CENTRE) for top in TOPS]
+    cost = _cost(arm)
+    return [
+        arm.name,
+        str(len(arm.complete)),
+        *errors,
+        _number(cost["train_top1"], 2),
+        _number(cost["minutes"], 1),
+        _number(cost["images_per_second"], 0),
+        _number(cost["peak_memory_mib"], 0),
+        _number(cost["parameters"], 0),
+    ]
+
+
+def _index_row(stem: str, part: Comparison) -> list[str]:
+    runs = [run for arm in part.arms for run in arm.runs]
+    return [
+        f"[{part.setup}, {part.recipe}, {part.device_type}]({stem}.md) ([csv]({stem}.csv))",
+        part.data.source,
+        f"{part.device}, {_hashes(part)}",
+        str(len(part.arms)),
+        str(len(runs)),
+        _list(run.seed for run in runs),
+        _number(_mean([run.cost.minutes for run in runs if run.status == COMPLETE]), 1),
+    ]
+
+
+def _flat(part: Comparison, arm: Arm) -> dict[str, Any]:
+    """An arm as one row of plain numbers; rounded, so that another version of scipy gives the same file."""
+    row: dict[str, Any] = {
+        "setup": part.setup,
+        "recipe": part.recipe,
+        "device": part.device,
+        "device_type": part.device_type,
+        "data": part.data.source,
+        "content_hash": part.data.content_hash,
+        "base_hash": part.base_hash,
+        "ablation": arm.name,
+        "question": _question(arm),
+        "published": _published(arm),
+        "n": len(arm.complete),
+        "seeds": _list(arm.complete),
+    }
+    effect = part.effects.get(arm.name)
+    for measure in MEASURES:
+        name = "_".join(measure)
+        row |= _numbers(f"{name}_error", stats.mean(arm.values(measure)))
+        difference = effect.differences[measure] if effect else None
+        row |= _numbers(f"{name}_difference", difference)
+        row[f"{name}_difference_n"] = difference.n if difference else None
+        row[f"{name}_p_t"] = _significant(difference.p if difference else None)
+    for mode in CROP_MODES:
+        test = effect.mcnemar[mode] if effect else None
+        row[f"{mode}_only_baseline_right"] = test.only_baseline if test else None
+        row[f"{mode}_only_arm_right"] = test.only_arm if test else None
+        row[f"{mode}_p_mcnemar"] = _significant(test.p) if test else None
+        by_seed = test.p_by_seed if test else {}
+        row[f"{mode}_p_mcnemar_by_seed"] = "; ".join(f"{seed}: {_significant(p)}" for seed, p in by_seed.items())
+    return row | {key: _rounded(value) for key, value in _cost(arm).items()} | {"notes": "; ".join(part.notes(arm))}
+
+
+def _question(arm: Arm) -> str:
+    """The ablation's question; where it has no file, what it changes."""
+    if arm.name in ablations():
+        return ablations()[arm.name].question
+    return "; ".join(f"{key}: {before} → {after}" for key, (before, after) in arm.runs[0].difference.items())
+
+
+def _published(arm: Arm) -> str:
+    return "; ".join(str(row) for row in published() if row.ablation == arm.name)
+
+
+def _cost(arm: Arm) -> dict[str, float | None]:
+    """Training error and cost over the complete runs: means, but the highest peak."""
+    runs = list(arm.complete.values())
+    peaks = [run.cost.peak_memory_mib for run in runs if run.cost.peak_memory_mib is not None]
+    return {
+        "train_top1": _mean([run.metrics.train.top1 for run in runs]),
+        "train_loss": _mean([run.metrics.train.loss for run in runs]),
+        "minutes": _mean([run.cost.minutes for run in runs]),
+        "images_per_second": _mean([run.cost.images_per_second for run in runs]),
+        "peak_memory_mib": max(peaks, default=None),
+        "parameters": arm.runs[0].cost.parameters,
+        "macs": arm.runs[0].cost.macs,
+    }
+
+
+def _numbers(name: str, value: stats.Mean | None) -> dict[str, float | None]:
+    parts = (value.mean, value.low, value.high) if value else (None, None, None)
+    return {key: _rounded(part) for key, part in zip((name, f"{name}_low", f"{name}_high"), parts, strict=True)}
+
+
+def _error(run: Record, measure: Measure) -> float | None:
+    mode, top = measure
+    error: float | None = getattr(getattr(run.metrics, mode), top)
+    return error
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _significant(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _number(value: float | None, digits: int, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def _interval(value: stats.Mean, sign: str = "") -> str:
+    interval = "" if value.low is None else f" [{_number(value.low, 2, sign)}, {_number(value.high, 2, sign)}]"
+    return _number(value.mean, 2, sign) + interval
+
+
+def _verdict(difference: stats.Difference) -> str:
+    if not difference.distinguishable or difference.mean is None:
+        return difference.verdict
+    return f"{'worse' if difference.mean > 0 else 'better'} at n={difference.n}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

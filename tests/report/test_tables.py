@@ -1,0 +1,240 @@
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from repro import record, stats
+from repro.errors import UserError
+from repro.experiments import choices
+from repro.report import effects, tables
+from tests.synthetic import file_record, make_record
+
+STEM = "imagenette_small-paper-cpu"
+BASELINE = {0: 25.0, 1: 26.0, 2: 24.5}
+NO_LRN = {0: 26.0, 1: 27.5, 2: 25.7}
+
+
+def render(folder: Path, *runs: record.Record) -> dict[str, str]:
+    for run in runs:
+        file_record(folder, run)
+    return tables.render(record.find(folder))
+
+
+def arm(ablation: str, errors: dict[int, Any], **changed: Any) -> list[record.Record]:
+    return [make_record(ablation, seed, error, **changed) for seed, error in errors.items()]
+
+
+def csv_rows(files: dict[str, str], stem: str = STEM) -> dict[str, dict[str, str]]:
+    return {row["ablation"]: row for row in csv.DictReader(io.StringIO(files[f"{stem}.csv"]))}
+
+
+def page_row(page: str, ablation: str, table: int = 0) -> list[str]:
+    """Cells of an ablation in the n-th table of a page."""
+    rows = [line for line in page.splitlines() if line.startswith(f"| {ablation} |")]
+    return [cell.strip() for cell in rows[table].strip("|").split("|")]
+
+
+def test_a_row_says_what_was_asked_published_and_found(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN))
+    name, question, published, ten, centre, n, verdict, p_t, p_images, notes = page_row(files[f"{STEM}.md"], "no_lrn")
+    expected = stats.paired_difference(BASELINE, NO_LRN)
+    assert (name, n, verdict, notes) == ("no_lrn", "3", "worse at n=3", "")
+    assert question == "Does response normalisation lower the error?"
+    assert published.startswith("+1.370 / +1.152 (ILSVRC-2012 val, ten crops, n=1)")
+    assert ten == centre == f"{expected.mean:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}]"
+    assert p_t == f"{expected.p:.3f}"
+    assert 0 <= float(p_images) <= 1
+
+
+def test_crop_modes_have_columns_of_their_own(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE))
+    row = csv_rows(files)["baseline"]
+    assert float(row["centre_top1_error"]) == pytest.approx(float(row["ten_crops_top1_error"]) + 2, abs=1e-3)
+    assert (row["centre_top5_error"], row["ten_crops_top5_error"]) == ("6.2917", "5.0333")
+    cells = page_row(files[f"{STEM}.md"], "baseline", table=1)
+    assert cells[2].startswith("25.17 [")
+    assert cells[4].startswith("27.17 [")
+
+
+def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN))
+    text = {
+        *("setup", "recipe", "device", "device_type", "data", "content_hash", "base_hash", "ablation", "question"),
+        *("published", "seeds", "notes", "centre_p_mcnemar_by_seed", "ten_crops_p_mcnemar_by_seed"),
+    }
+    for row in csv_rows(files).values():
+        for key in row.keys() - text:
+            assert row[key] == "" or float(row[key]) is not None
+    assert csv_rows(files)["no_lrn"]["parameters"] == "15000000"
+
+
+def test_mcnemar_is_of_the_bits_in_the_records(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN))
+    runs = record.find(tmp_path)
+    right = [
+        {run.seed: run.correct()["centre"] for run in runs if run.ablation == name} for name in ("baseline", "no_lrn")
+    ]
+    expected = stats.mcnemar(*right)
+    row = csv_rows(files)["no_lrn"]
+    assert expected is not None
+    assert int(row["centre_only_baseline_right"]) == expected.only_baseline
+    assert float(row["centre_p_mcnemar"]) == pytest.approx(expected.p, rel=1e-2)
+    assert row["centre_p_mcnemar_by_seed"].count(";") == 2
+
+
+def test_baseline_first_then_by_effect(tmp_path: Path) -> None:
+    changes = {"sigmoid": 9.0, "no_dropout": 0.2, "no_lrn": 1.0}
+    runs = [run for name, size in changes.items() for run in arm(name, {s: e + size for s, e in BASELINE.items()})]
+    files = render(tmp_path, *arm("baseline", BASELINE), *runs)
+    assert list(csv_rows(files)) == ["baseline", "sigmoid", "no_lrn", "no_dropout"]
+
+
+def test_missing_seeds_are_told_and_not_averaged(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", {0: 25.0, 1: 26.0}), *arm("no_lrn", {0: 26.0, 2: 90.0}))
+    cells = page_row(files[f"{STEM}.md"], "no_lrn")
+    assert cells[3] == "+1.00"
+    assert cells[5:7] == ["1", "no interval at n=1"]
+    assert cells[-1] == "seed 2 missing in the baseline; seed 1 missing here"
+    page = files[f"{STEM}.md"]
+    assert "    python -m repro.run setup=imagenette_small recipe=paper ablation=baseline seed=2\n" in page
+    assert "    python -m repro.run setup=imagenette_small recipe=paper ablation=no_lrn seed=1\n" in page
+
+
+def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("no_lrn", NO_LRN))
+    cells = page_row(files[f"{STEM}.md"], "no_lrn")
+    assert cells[3:8] == ["", "", "0", "no seed in common", ""]
+    assert cells[-1] == "seeds 0, 1, 2 missing in the baseline"
+    assert (
+        "python -m repro.run -m setup=imagenette_small recipe=paper ablation=baseline seed=0,1,2" in files[f"{STEM}.md"]
+    )
+
+
+def test_diverged_and_stopped_runs_are_counted_and_left_out(tmp_path: Path) -> None:
+    stopped = make_record("no_lrn", 3, None, status=record.STOPPED)
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", {0: 26.0, 1: 27.0, 2: None}), stopped)
+    row = csv_rows(files)["no_lrn"]
+    assert (row["n"], row["ten_crops_top1_error"], row["ten_crops_top1_difference"]) == ("2", "26.5", "1.0")
+    assert row["notes"] == (
+        "1 of 4 runs diverged (seed 2), not in the mean; stopped before the end, not in the mean: seed 3"
+    )
+
+
+def test_arm_that_always_diverged(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("sigmoid", dict.fromkeys(BASELINE)))
+    cells = page_row(files[f"{STEM}.md"], "sigmoid")
+    assert cells[6] == "no complete run"
+    assert cells[-1] == "3 of 3 runs diverged (seeds 0, 1, 2), not in the mean"
+
+
+def test_kinds_of_device_have_files_of_their_own(tmp_path: Path) -> None:
+    gpu = {"device": "H100", "device_type": "cuda"}
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN), *arm("no_lrn", {7: 40.0}, **gpu))
+    assert sorted(files) == ["README.md", *(f"{STEM}{end}" for end in (".csv", ".md")),
+                             "imagenette_small-paper-cuda.csv", "imagenette_small-paper-cuda.md"]  # fmt: skip
+    assert csv_rows(files)["no_lrn"]["n"] == "3"
+    assert csv_rows(files, "imagenette_small-paper-cuda")["no_lrn"]["ten_crops_top1_difference"] == ""
+    assert "H100" in files["README.md"]
+
+
+@pytest.mark.parametrize("changed", [{"device": "other Xeon"}, {"content_hash": "beef" * 16}, {"epochs": 10}])
+def test_what_does_not_compare_gets_a_section_of_its_own(tmp_path: Path, changed: dict[str, Any]) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN, **changed))
+    page = files[f"{STEM}.md"]
+    assert page.count("### Effect of each change") == 2
+    assert page.count("never compared") == 1
+    assert page_row(page, "no_lrn")[6] == "no seed in common"
+    titles = [line for line in page.splitlines() if line.startswith("## ")]
+    assert len(set(titles)) == len(titles)
+
+
+def test_seeds_of_one_arm_with_different_settings_are_refused(tmp_path: Path) -> None:
+    def rate(seed: int, value: float) -> record.Record:
+        return make_record("no_dropout", seed, 25.0, difference={"model.dropout.rate": [0.5, value]})
+
+    with pytest.raises(UserError, match=r"no_dropout/seed2: made with another configuration.*seed=2 force=true"):
+        render(tmp_path, rate(0, 0.0), rate(1, 0.0), rate(2, 0.1))
+
+
+def test_a_key_that_the_schema_gains_keeps_old_records_comparable(tmp_path: Path) -> None:
+    old = make_record("baseline", 0, 25.0)
+    del old.config["train"]["checkpoint_activations"]
+    del old.config["schedule"]["patience"]
+    assert effects.base_hash(old) == effects.base_hash(make_record("no_lrn", 0, 26.0))
+
+
+def test_an_ablation_without_a_file_is_told_by_its_difference(tmp_path: Path) -> None:
+    linked = ["conv3", "conv6", "fc6", "fc7"]
+    odd = arm(
+        "lr=0.02", {0: 26.0}, difference={"optimizer.lr": [0.01, 0.02], "model.linked_layers": [linked, ["fc6", "fc7"]]}
+    )
+    files = render(tmp_path, *arm("baseline", BASELINE), *odd)
+    row = page_row(files[f"{STEM}.md"], "lr=0.02")
+    assert row[1] == f"optimizer.lr: 0.01 → 0.02; model.linked_layers: {linked} → ['fc6', 'fc7']"
+    assert "recipe=paper optimizer.lr=0.02 'model.linked_layers=[fc6,fc7]' seed=1,2" in files[f"{STEM}.md"]
+
+
+def test_index_links_every_table(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("baseline", BASELINE, recipe="source"))
+    for name in files.keys() - {"README.md"}:
+        assert f"({name})" in files["README.md"]
+    assert "| 0, 1, 2 | 7.0 |" in files["README.md"]
+
+
+def test_published_effects_belong_to_ablations() -> None:
+    rows = tables.published()
+    assert {row.ablation for row in rows} <= set(choices("ablation"))
+    assert all(row.source and row.data and row.crops in ("ten crops", "centre", "not stated") for row in rows)
+    anchors = {(row.ablation, row.data): row.top1_effect for row in rows}
+    assert anchors["no_lrn", "ILSVRC-2012 val"] == f"{42.034 - 40.664:+.3f}"
+    assert anchors["nonoverlapping_pool", "ILSVRC-2012 val"] == f"{41.058 - 40.664:+.3f}"
+    assert anchors["one_gpu_half", "ILSVRC-2010 test"] == f"{39.168 - 37.4727:+.3f}"
+    assert anchors["no_column_links", "ILSVRC-2012 val"] == f"{41.828 - 40.664:+.3f}"
+    assert anchors["batch_256", "ILSVRC-2012 val"] == f"{42.2726 - 42.3407:+.3f}"
+
+
+def shown(run: record.Record, results: Path) -> str:
+    console = Console(width=80, file=io.StringIO(), highlight=False, soft_wrap=True)
+    console.print(tables.against_baseline(run, results))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_end_of_a_run_with_a_baseline(tmp_path: Path) -> None:
+    file_record(tmp_path, make_record("baseline", 1, 25.0))
+    text = shown(make_record("no_lrn", 1, 26.25), tmp_path)
+    lines = [line for line in text.splitlines() if "crop" in line]
+    assert [number in lines[0] for number in ("26.25", "5.25", "25.00", "+1.25")] == [True] * 4
+    assert "python" not in text
+
+
+def test_end_of_a_run_without_a_baseline_gives_the_command_in_one_line(tmp_path: Path) -> None:
+    text = shown(make_record("no_lrn", 1, 26.25), tmp_path)
+    command = "python -m repro.run setup=imagenette_small recipe=paper ablation=baseline seed=1"
+    assert f"run the baseline: {command} results_dir={tmp_path}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"device_type": "cuda"}, "was made on cuda"),
+        ({"content_hash": "beef" * 16}, "was made on other images"),
+        ({"epochs": 3}, "was made with other settings"),
+        ({"error": None}, "is diverged"),
+    ],
+)
+def test_end_of_a_run_with_a_baseline_that_does_not_compare(
+    tmp_path: Path, changed: dict[str, Any], reason: str
+) -> None:
+    file_record(tmp_path, make_record("baseline", 0, **changed))
+    text = shown(make_record("no_lrn", 0, 26.0), tmp_path)
+    assert f"the baseline's record {reason}; to compare, replace it: python -m repro.run" in text
+    assert "force=true" in text
+
+
+def test_end_of_a_baseline_and_of_a_diverged_run(tmp_path: Path) -> None:
+    assert "python" not in shown(make_record("baseline", 0, 26.0), tmp_path)
+    assert shown(make_record("baseline", 0, None), tmp_path).count("diverged") == 4

@@ -1,0 +1,93 @@
+"""Records of runs that never happened."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repro import record
+from repro.config import Config
+from repro.record import Code, Cost, Data, Errors, Machine, Metrics, Record, TrainErrors
+
+IMAGES = 400
+CHANGES: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "no_lrn": {"model.norm.kind": ["lrn", "none"]},
+    "no_dropout": {"model.dropout.rate": [0.5, 0.0]},
+    "sigmoid": {"model.activation": ["relu", "sigmoid"]},
+}
+
+
+def make_record(ablation: str = "baseline", seed: int = 0, error: float | None = 25.0, **changed: Any) -> Record:
+    """A record with `error` % on ten crops and 2 more on the centre; `changed` replaces fields.
+
+    `epochs`, `device`, `device_type` and `content_hash` reach into the nested ones.
+    """
+    difference = changed.pop("difference", CHANGES.get(ablation, {}))
+    keys = {
+        "seed": seed,
+        "train.epochs": changed.pop("epochs", 20),
+        **{key: pair[1] for key, pair in difference.items()},
+    }
+    config = _plain_config(keys)
+    centre = None if error is None else error + 2
+    fields: dict[str, Any] = {
+        "setup": "imagenette_small",
+        "recipe": "paper",
+        "ablation": ablation,
+        "seed": seed,
+        "status": record.COMPLETE if error is not None else record.DIVERGED,
+        "difference": difference,
+        "config": config,
+        "config_hash": record.config_hash(keys),
+        "data": Data("imagenette", changed.pop("content_hash", "c0ffee" * 8), 10, 9469, IMAGES, []),
+        "metrics": Metrics(
+            centre=Errors(centre, None if error is None else error / 4),
+            ten_crops=Errors(error, None if error is None else error / 5),
+            train=TrainErrors(10.0, 1.0, 0.3),
+            val_loss=1.1,
+        ),
+        "cost": Cost(6.0 + seed, 1500.0, 900.0, 15_000_000, 120_000_000),
+        "machine": Machine(
+            changed.pop("device", "Xeon"), changed.pop("device_type", "cpu"), 2, 2, None, "2.15.0", None, "3.11.7"
+        ),
+        "code": Code("0123abc", False, "0.1.0"),
+        "command": f"python -m repro.run ablation={ablation} seed={seed}",
+        "wandb_id": None,
+        "finished": "2026-11-21T12:00:00+00:00",
+    }
+    return Record(**(fields | changed))
+
+
+def _plain_config(keys: Mapping[str, Any]) -> dict[str, Any]:
+    config = asdict(Config(), dict_factory=lambda pairs: {key: getattr(value, "name", value) for key, value in pairs})
+    for key, value in keys.items():
+        *tables, last = key.split(".")
+        reduce(dict.__getitem__, tables, config)[last] = value
+    return config
+
+
+def answers(run: Record) -> dict[str, np.ndarray] | None:
+    """As many right answers as the errors of a record say, at places drawn from its seed and name."""
+    if run.status == record.DIVERGED:
+        return None
+    generator = np.random.default_rng([run.seed, *run.ablation.encode()])
+    right: Mapping[str, float | None] = {"centre": run.metrics.centre.top1, "ten_crops": run.metrics.ten_crops.top1}
+    places = generator.permutation(run.data.val_images)
+    return {mode: places >= round(IMAGES * (error or 0.0) / 100) for mode, error in right.items()}
+
+
+def make_curve(epochs: int = 3) -> list[dict[str, Any]]:
+    """One row an epoch."""
+    measured = dict.fromkeys(record.CURVE[2:-1], 1.5)
+    return [{"epoch": epoch, "step": 74 * epoch, **measured, "events": ""} for epoch in range(1, epochs + 1)]
+
+
+def file_record(results_dir: Path, run: Record) -> Path:
+    """Writes a record to its place with a curve and bits; returns its folder."""
+    folder = record.run_folder(results_dir, run.setup, run.recipe, run.ablation, run.seed)
+    record.write(folder, run, make_curve(), answers(run))
+    return folder

@@ -1,0 +1,133 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro import compare, record
+from tests.synthetic import file_record, make_record
+
+PAGE = "imagenette_small-paper-cpu.md"
+FILES = ["README.md", "imagenette_small-paper-cpu.csv", PAGE]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for seed in range(3):
+        file_record(tmp_path, make_record("baseline", seed, 25.0 + seed))
+        file_record(tmp_path, make_record("no_lrn", seed, 26.0 + 1.1 * seed))
+    return tmp_path
+
+
+def call(results: Path, *arguments: str) -> int:
+    return compare.main([f"results_dir={results}", *arguments])
+
+
+def contents(results: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((results / "tables").iterdir())}
+
+
+def test_writes_tables_and_index(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(results) == 0
+    assert list(contents(results)) == FILES
+    assert "6 records, 3 files" in capsys.readouterr().out
+
+
+def test_the_same_records_give_the_same_bytes(results: Path) -> None:
+    call(results)
+    first = contents(results)
+    call(results)
+    assert contents(results) == first
+
+
+def test_check_passes_on_fresh_tables_and_writes_nothing(results: Path) -> None:
+    assert call(results) == 0
+    times = {path: path.stat().st_mtime_ns for path in (results / "tables").iterdir()}
+    assert call(results, "--check") == 0
+    assert {path: path.stat().st_mtime_ns for path in (results / "tables").iterdir()} == times
+
+
+def test_check_names_a_stale_table(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(results)
+    page = results / "tables" / PAGE
+    page.write_text(page.read_text().replace("no_lrn", "no_norm"))
+    assert call(results, "--check") == 1
+    error = capsys.readouterr().err
+    assert f"stale: {PAGE}: run python -m repro.compare" in error
+    assert error.count("\n") == 1
+    assert call(results) == 0
+    assert call(results, "--check") == 0
+
+
+def test_check_without_tables_fails_and_makes_none(results: Path) -> None:
+    assert call(results, "--check") == 1
+    assert not (results / "tables").exists()
+
+
+def test_new_record_makes_its_tables_stale(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(results)
+    file_record(results, make_record("sigmoid", 0, 40.0))
+    assert call(results, "--check") == 1
+    assert all(name in capsys.readouterr().err for name in FILES[:1])
+
+
+def test_table_without_records_is_stale_and_removed(results: Path) -> None:
+    call(results)
+    old = results / "tables" / "cifar10-paper-cpu.md"
+    old.write_text("left from records that are gone")
+    assert call(results, "--check") == 1
+    assert call(results) == 0
+    assert not old.exists()
+
+
+def test_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(tmp_path / "none") == 2
+    error = capsys.readouterr().err
+    assert "no records" in error
+    assert "python -m repro.run" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("argument", ["results", "result_dir=x", "--chekc", "results_dir="])
+def test_unknown_argument(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([argument]) == 2
+    assert f"error: {argument}: not known here" in capsys.readouterr().err
+
+
+def test_damaged_record_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = results / "runs" / "imagenette_small" / "paper" / "no_lrn" / "seed1" / "record.json"
+    path.write_text(path.read_text()[:100])
+    assert call(results) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_tables_that_cannot_be_written(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(record, "replace_file", refuse)
+    assert call(results) == 1
+    assert f"could not be written ({os.strerror(code)})" in capsys.readouterr().err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(["--help"]) == 0
+    assert "results_dir=results" in capsys.readouterr().out
+
+
+def test_as_a_command_without_torch(results: Path) -> None:
+    """Tables come from records only: the command never pays for torch."""
+    code = (
+        "import sys; from repro import compare; c = compare.main(sys.argv[1:]); sys.exit(c or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"results_dir={results}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,339 @@
+import errno
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repro import record
+from repro.errors import RunFailure, UserError
+from tests.synthetic import answers, file_record, make_curve, make_record
+
+
+class Kill(BaseException):
+    """Stands for SIGKILL: no handler of the code under test may run on it."""
+
+
+def names_under(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, error: BaseException) -> None:
+    """Makes the `call`-th call of a function raise instead."""
+    original, calls = getattr(owner, name), [0]
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            raise error
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    run = make_record("no_lrn", seed=3, error=28.6)
+    folder = file_record(tmp_path, run)
+    again = record.read(folder)
+    assert folder == tmp_path / "runs/imagenette_small/paper/no_lrn/seed3"
+    assert again == run
+    assert again.folder == folder
+    assert again.curve() == make_curve()
+    bits, expected = again.correct(), answers(run)
+    assert expected is not None
+    assert bits.keys() == {"centre", "ten_crops"}
+    for mode in bits:
+        np.testing.assert_array_equal(bits[mode], expected[mode])
+
+
+def test_json_has_the_documented_keys(tmp_path: Path) -> None:
+    plain = json.loads((file_record(tmp_path, make_record()) / "record.json").read_text())
+    assert plain.keys() == set(record.Record.__dataclass_fields__) - {"folder"}
+    assert plain["metrics"]["ten_crops"].keys() == {"top1", "top5"}
+    assert plain["machine"].keys() >= {"device", "device_type", "driver", "torch", "cuda", "python", "threads"}
+
+
+def test_diverged_record_has_nulls_and_no_bits(tmp_path: Path) -> None:
+    curve = [{**make_curve(1)[0], "train_loss": float("nan"), "val_loss": None, "events": "diverged"}]
+    folder = tmp_path / "seed0"
+    record.write(folder, make_record(error=None), curve, None)
+    again = record.read(folder)
+    assert again.metrics.centre.top1 is None
+    assert again.correct() == {}
+    assert again.curve()[0]["train_loss"] is None
+    assert again.curve()[0]["events"] == "diverged"
+
+
+def test_not_finite_is_null(tmp_path: Path) -> None:
+    run = make_record(config={"a": float("inf"), "b": [float("nan"), np.float32(0.5)]})
+    assert record.read(file_record(tmp_path, run)).config == {"a": None, "b": [None, 0.5]}
+
+
+def test_no_host_user_or_absolute_path(tmp_path: Path) -> None:
+    secret = "/home/somebody/data"
+    run = make_record(
+        config={"data": {"root": secret}, "results_dir": f"{secret}/results"}, machine=record.capture_machine("cpu")
+    )
+    text = (file_record(tmp_path, run) / "record.json").read_text()
+    assert "somebody" not in text
+    assert platform.node() not in text
+    assert '"root": "data"' in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("ablation=no_lrn", "ablation=no_lrn"),
+        ("data.root=/home/a/data", "data.root=data"),
+        ("data.root=/home/a/my data/", "'data.root=my data'"),
+        ("data.root=~/data", "data.root=data"),
+        ("x=[/a/b,/c/d]", "'x=[b,d]'"),
+        (r"data.root=C:\users\a\data", "data.root=data"),
+        ("results_dir=out/a", "results_dir=out/a"),
+        ("schedule.drops=[0.5,0.9]", "'schedule.drops=[0.5,0.9]'"),
+    ],
+)
+def test_command_line(argument: str, expected: str) -> None:
+    assert record.command_line(["/usr/lib/repro/run.py", argument]) == f"python -m repro.run {expected}"
+
+
+def test_config_hash_ignores_order_only() -> None:
+    first, second = {"a": 1, "b": {"c": 0.1, "d": [1, 2]}}, {"b": {"d": [1, 2], "c": 0.1}, "a": 1}
+    assert record.config_hash(first) == record.config_hash(second)
+    assert record.config_hash(first) != record.config_hash({**first, "a": 2})
+    assert record.config_hash({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+
+
+def test_machine_names_the_processor() -> None:
+    machine = record.capture_machine("cpu")
+    assert machine.device
+    assert machine.device_type == "cpu"
+    assert (machine.cuda, machine.driver) == (None, None)
+    assert machine.threads >= 1
+
+
+@pytest.mark.cuda
+def test_machine_names_the_gpu() -> None:
+    machine = record.capture_machine("cuda")
+    assert machine.device_type == "cuda"
+    assert machine.cuda is not None
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git checkout with the package's folder in it, both files committed."""
+    package = tmp_path / "repro"
+    package.mkdir()
+    (package / "record.py").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    monkeypatch.setattr(record, "PACKAGE", package)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "--no-verify", "-m", "a")):
+        subprocess.run(("git", "-C", str(tmp_path), *command), check=True)
+    return tmp_path
+
+
+def test_code_of_a_checkout(checkout: Path) -> None:
+    (checkout / "notes.txt").write_text("neither code nor experiment")
+    (checkout / "results").mkdir()
+    (checkout / "results" / "new.json").write_text("a run does not make the next one dirty")
+    clean = record.capture_code()
+    assert clean.commit is not None
+    assert len(clean.commit) == 40
+    assert clean.dirty is False
+    (checkout / "experiments").mkdir()
+    (checkout / "experiments" / "new.yaml").write_text("")
+    assert record.capture_code() == record.Code(clean.commit, True, clean.version)
+
+
+def test_package_inside_a_foreign_checkout_has_no_commit(checkout: Path) -> None:
+    subprocess.run(("git", "-C", str(checkout), "rm", "-q", "--cached", "repro/record.py"), check=True)
+    assert record.capture_code().commit is None
+    assert record.capture_code().dirty is None
+
+
+def test_no_git_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    assert record.capture_code().commit is None
+
+
+def test_prepare_results_makes_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    record.prepare_results(tmp_path / "a" / "b")
+    assert names_under(tmp_path / "a" / "b") == []
+
+
+def test_prepare_results_on_a_file(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    for folder in (tmp_path / "results", tmp_path / "results" / "below"):
+        with pytest.raises(UserError, match=r"results_dir=.*choose another folder"):
+            record.prepare_results(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_prepare_results_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"):
+        record.prepare_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (errno.EROFS, UserError, "Read-only file system.*choose another folder"),
+        (errno.EACCES, UserError, "Permission denied.*choose another folder"),
+        (errno.ENOSPC, RunFailure, "disk is full: free some space"),
+    ],
+)
+def test_prepare_results_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception], words: str
+) -> None:
+    interrupt(monkeypatch, os, "fsync", 1, OSError(code, os.strerror(code)))
+    with pytest.raises(kind, match=words) as caught:
+        record.prepare_results(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert names_under(tmp_path) == []
+
+
+@pytest.mark.parametrize(("step", "call"), [("_write_file", 1), ("_write_file", 3), ("_sync", 1)])
+def test_disk_full_keeps_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int) -> None:
+    folder = file_record(tmp_path, make_record(error=25.0))
+    interrupt(monkeypatch, record, step, call, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(RunFailure, match=r"No space left on device.*make room"):
+        file_record(tmp_path, make_record(error=30.0))
+    assert record.read(folder).metrics.ten_crops.top1 == 25.0
+    assert names_under(folder.parent) == ["seed0"]
+
+
+CRASHES = [("_write_file", call) for call in (1, 2, 3)] + [("_sync", 1), ("rename", 1), ("rename", 2), ("_sync", 2)]
+
+
+@pytest.mark.parametrize(("step", "call"), CRASHES)
+@pytest.mark.parametrize("older", [True, False])
+def test_kill_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, older: bool) -> None:
+    folder = record.run_folder(tmp_path, "imagenette_small", "paper", "baseline", 0)
+    if older:
+        file_record(tmp_path, make_record(error=25.0))
+    elif (step, call) == ("rename", 2):
+        pytest.skip("there is one rename where nothing has to move aside")
+    with monkeypatch.context() as patch:
+        interrupt(patch, Path if step == "rename" else record, step, call, Kill())
+        with pytest.raises(Kill):
+            file_record(tmp_path, make_record(error=30.0))
+    found = record.find(tmp_path)
+    assert len(found) == (1 if older or (step, call) == ("_sync", 2) else 0)
+    assert record.exists(folder) == bool(found)
+    for run in found:
+        assert run.metrics.ten_crops.top1 in (25.0, 30.0)
+        expected = answers(run)
+        assert expected is not None
+        np.testing.assert_array_equal(run.correct()["centre"], expected["centre"])
+    file_record(tmp_path, make_record(error=35.0))
+    assert record.read(folder).metrics.ten_crops.top1 == 35.0
+    assert names_under(folder.parent) == ["seed0"]
+
+
+def test_two_kills_in_a_row_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = file_record(tmp_path, make_record(error=25.0))
+    for owner, name, call, error in ((Path, "rename", 2, 30.0), (record, "_write_file", 1, 35.0)):
+        with monkeypatch.context() as patch:
+            interrupt(patch, owner, name, call, Kill())
+            with pytest.raises(Kill):
+                file_record(tmp_path, make_record(error=error))
+    assert record.read(folder).metrics.ten_crops.top1 == 30.0
+
+
+def test_replace_file_is_whole_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.md"
+    record.replace_file(path, b"old")
+    interrupt(monkeypatch, Path, "replace", 1, Kill())
+    with pytest.raises(Kill):
+        record.replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def edit(folder: Path, **changed: Any) -> None:
+    path = folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"schema": 99}, "schema 99, this version reads 1"),
+        ({"seed": "0"}, "seed is '0'"),
+        ({"seed": True}, "seed is True"),
+        ({"status": "fine"}, "status 'fine'"),
+        ({"surprise": 1}, "wrong or missing keys: surprise"),
+        ({"code": {"commit": None, "dirty": None}}, "wrong or missing keys: version"),
+        ({"machine": None}, "wrong or missing keys"),
+        ({"metrics": {"centre": {"top1": 101.0, "top5": 1.0}}}, "wrong or missing keys"),
+        ({"status": "complete", "wandb_id": 3}, "wandb_id is 3"),
+    ],
+)
+def test_damaged_record_is_named(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
+    folder = file_record(tmp_path, make_record())
+    edit(folder, **changed)
+    with pytest.raises(UserError, match=words) as caught:
+        record.find(tmp_path)
+    assert str(folder / "record.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', "\udcff"])
+def test_broken_json_is_named(tmp_path: Path, content: str) -> None:
+    folder = file_record(tmp_path, make_record())
+    (folder / "record.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"record\.json: not a readable record"):
+        record.read(folder)
+
+
+@pytest.mark.parametrize("value", [None, -1.0, 100.5])
+def test_complete_run_needs_errors_between_0_and_100(tmp_path: Path, value: float | None) -> None:
+    metrics = record.Metrics(
+        record.Errors(value, 1.0), record.Errors(1.0, 1.0), record.TrainErrors(None, None, None), None
+    )
+    with pytest.raises(ValueError, match=r"metrics\.centre of a complete run"):
+        record.write(tmp_path / "seed0", make_record(metrics=metrics), [], None)
+    assert names_under(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["curve.csv", "correct.npz"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "other"])
+def test_damaged_curve_and_bits_are_named(tmp_path: Path, name: str, damage: str) -> None:
+    folder = file_record(tmp_path, make_record())
+    path = folder / name
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-9] if damage == "cut" else b"a,b\n1,2\n")
+    run = record.read(folder)
+    with pytest.raises(UserError, match=f"{name}: not a readable record"):
+        run.curve() if name == "curve.csv" else run.correct()
+
+
+def test_crop_modes_must_agree_in_length(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="differ in their number of images"):
+        record.write(tmp_path / "seed0", make_record(), [], {"centre": np.ones(3), "ten_crops": np.ones(4)})
+
+
+def test_find_sorts_by_number_of_the_seed(tmp_path: Path) -> None:
+    for ablation, seed in (("no_lrn", 0), ("baseline", 10), ("baseline", 2)):
+        file_record(tmp_path, make_record(ablation, seed))
+    (tmp_path / "runs" / "imagenette_small" / "paper" / "baseline" / "seed3").mkdir()
+    assert [(run.ablation, run.seed) for run in record.find(tmp_path)] == [
+        ("baseline", 2),
+        ("baseline", 10),
+        ("no_lrn", 0),
+    ]
+    assert record.find(tmp_path / "nothing") == []
+
+
+def test_record_under_another_name_is_refused(tmp_path: Path) -> None:
+    folder = file_record(tmp_path, make_record("no_lrn"))
+    folder.rename(folder.with_name("seed1"))
+    with pytest.raises(UserError, match=r"seed1: holds the record of .*ablation=no_lrn seed=0"):
+        record.find(tmp_path)
