@@ -1,0 +1,179 @@
+"""Mirror of a run on Weights & Biases: the only file that imports wandb.
+
+The files under results_dir are the truth. Whatever W&B does or lacks costs a run one warning and at most
+the time limits below, never a result.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from repro.config import WandbConfig, WandbMode
+
+if TYPE_CHECKING:
+    import wandb
+
+INIT_TIMEOUT = 10.0  # seconds; W&B's own 90 would hold up every run on a machine without internet
+FINISH_TIMEOUT = 20.0  # seconds; what is not uploaded by then stays on disk for `wandb sync`
+LONGEST_NAME = 128  # characters that the server takes for a name, group or job type
+LONGEST_TAG = 64
+LONGEST_REASON = 160
+
+
+class Tracker:
+    """One run on W&B, or nothing: after the first failure it warns once and stays silent.
+
+    As a context manager it always ends the W&B run, as failed where an exception passes through.
+    """
+
+    def __init__(self, run: "wandb.Run | None") -> None:
+        self._run = run
+        self._run_id: str | None = run.id if run else None
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the W&B run; None where there is none."""
+        return self._run_id
+
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Adds one point to every curve; `row["epoch"]` is the step."""
+        self._attempt(lambda run: run.log(dict(row), step=int(row["epoch"])))
+
+    def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> str | None:
+        """Ends the run with its final numbers and copies of `files`; returns the run's id, None where there is none."""
+        self._attempt(lambda run: run.summary.update(dict(summary)))
+        for path in files:
+            self._attempt(partial(_save, path=path))
+        self._end(exit_code=0)
+        return self._run_id
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._end(exit_code=0 if kind is None else 1)
+
+    def _end(self, exit_code: int) -> None:
+        if self._run is None:
+            return
+        run = self._run
+        self._attempt(lambda run: run.finish(exit_code=exit_code))
+        self._run = None
+        if run.offline:
+            _say(f"offline run, to upload it: wandb sync {_shortest(Path(run.settings.sync_dir))}")
+
+    def _attempt(self, action: Callable[["wandb.Run"], object]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:
+            _say(f"stopped, the run goes on without it: {_line(error)}")
+            run, self._run = self._run, None
+            with suppress(Exception):
+                run.finish(exit_code=1)
+
+
+def tracking(
+    config: WandbConfig,
+    *,
+    results_dir: Path,
+    name: str,
+    group: str,
+    job_type: str,
+    tags: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Tracker:
+    """Starts a W&B run with its files in `results_dir`/raw/wandb; never raises.
+
+    `settings` is the full resolved configuration, nested. A run that cannot go online is kept offline.
+    """
+    mode = config.mode.value
+    if config.mode is WandbMode.auto:
+        mode = os.environ.get("WANDB_MODE", mode)
+    if mode == "disabled":
+        return Tracker(None)
+    folder = results_dir / "raw"
+    arguments = {
+        "project": config.project,
+        "entity": config.entity,
+        "dir": str(folder),
+        "name": name[:LONGEST_NAME],
+        "group": group[:LONGEST_NAME],
+        "job_type": job_type[:LONGEST_NAME],
+        "tags": [tag[:LONGEST_TAG] for tag in tags],
+        "config": dict(settings),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Tracker(_start(mode, arguments))
+    except Exception as error:
+        _say(f"not available, the run goes on without it: {_line(error)}")
+        return Tracker(None)
+
+
+def _start(mode: str, arguments: dict[str, Any]) -> "wandb.Run":
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))
+    if mode != "offline" and not wandb.login(prompt=False, verify=False):
+        if mode == "online":
+            _say("not logged in (`wandb login`), the run is kept offline")
+        mode = "offline"
+    # create_new leaves alone a W&B run that the caller has open.
+    start = {**arguments, "reinit": "create_new", "settings": _quiet_settings()}
+    if mode == "offline":
+        return wandb.init(**start, mode="offline")
+    try:
+        run = wandb.init(**start, mode="online")
+    except wandb.Error as error:
+        _say(f"not reached, the run is kept offline: {_line(error)}")
+        return wandb.init(**start, mode="offline")
+    _say(str(run.url))
+    return run
+
+
+def _quiet_settings() -> "wandb.Settings":
+    """No capture of the terminal (it breaks progress bars), and nothing about the user or the machine."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        host="",
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+        x_disable_machine_info=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+
+
+def _save(run: "wandb.Run", path: Path) -> None:
+    # A copy: W&B's own link would break, or change, when the file is replaced.
+    copy = Path(run.dir) / path.name
+    shutil.copyfile(path, copy)
+    run.save(copy, base_path=copy.parent, policy="now", glob=False)
+
+
+def _shortest(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def _say(message: str) -> None:
+    print(f"W&B: {message}", file=sys.stderr)

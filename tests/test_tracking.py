@@ -1,0 +1,236 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro.config import WandbConfig, WandbMode
+from repro.tracking import Tracker, tracking
+
+ROWS = [
+    {"epoch": 1, "lr": 0.01, "train_loss": 2.5, "val_top1": None, "events": ""},
+    {"epoch": 2, "lr": 0.01, "train_loss": 1.25, "val_top1": 60.0, "events": ""},
+    {"epoch": 3, "lr": 0.001, "train_loss": 0.625, "val_top1": 40.5, "events": "lr / 10"},
+]
+SETTINGS = {"seed": 1, "model": {"norm": {"k": 2.0, "n": 5}, "layers": ["conv1", "fc8"]}, "data": {"root": None}}
+
+
+def start(results_dir: Path, mode: WandbMode = WandbMode.offline, label: str = "no_lrn") -> Tracker:
+    return tracking(
+        WandbConfig(mode=mode),
+        results_dir=results_dir,
+        name=f"{label}-seed1",
+        group="embedded/paper",
+        job_type=label,
+        tags=["embedded", label],
+        settings=SETTINGS,
+    )
+
+
+def run_folders(results_dir: Path) -> list[Path]:
+    return sorted((results_dir / "raw" / "wandb").glob("*run-*-*"))
+
+
+def inspect(results_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """The one run in a folder, as W&B's own reader prints it: record type -> its records."""
+    (folder,) = run_folders(results_dir)
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(folder), "--json"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    records: dict[str, list[dict[str, Any]]] = {}
+    for line in printed.splitlines():
+        record = json.loads(line)
+        records.setdefault(record["type"], []).append(record[record["type"]])
+    return records
+
+
+class BrokenRun:
+    """A W&B run whose every call fails."""
+
+    id = "abc"
+    offline = True
+
+    def __getattr__(self, name: str) -> Any:
+        raise OSError("no space left on device")
+
+
+def use_all_of(tracker: Tracker, file: Path) -> str | None:
+    with tracker:
+        for row in ROWS:
+            tracker.log_epoch(row)
+        return tracker.finish({"top1": 25.0}, [file])
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    path = tmp_path / "seed1" / "record.json"
+    path.parent.mkdir()
+    path.write_text('{"seed": 1}')
+    return path
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | None, Path, dict[str, list[dict[str, Any]]]]:
+    """Id, folder and records of a run with three epochs."""
+    folder = tmp_path_factory.mktemp("results")
+    file = folder / "record.json"
+    file.write_text('{"seed": 1}')
+    run_id = use_all_of(start(folder), file)
+    file.unlink()  # W&B has its own copy
+    return run_id, run_folders(folder)[0], inspect(folder)
+
+
+def test_an_offline_run_holds_the_curve_the_configuration_and_the_record(offline: Any) -> None:
+    run_id, folder, records = offline
+    curve = [{key: value for key, value in row["item"].items() if key[0] != "_"} for row in records["history"]]
+    assert curve == ROWS
+    assert [row["step"]["num"] for row in records["history"]] == [1, 2, 3]
+    (run,) = records["run"]
+    assert {key: value for key, value in run["config"]["update"].items() if key != "_wandb"} == SETTINGS
+    assert run["run_id"] == run_id
+    assert run["display_name"] == "no_lrn-seed1"
+    assert (run["project"], run["run_group"], run["job_type"]) == ("alexnet-repro", "embedded/paper", "no_lrn")
+    assert run["tags"] == ["embedded", "no_lrn"]
+    assert {"top1": 25.0} in [summary["update"] for summary in records["summary"]]
+    assert records["files"] == [{"files": [{"path": "record.json"}]}]
+    assert records["exit"][0]["exit_code"] == 0
+    assert (folder / "files" / "record.json").read_text() == '{"seed": 1}'
+
+
+def test_a_run_tells_nothing_about_user_machine_and_repository(offline: Any) -> None:
+    _, folder, records = offline
+    assert not {"host", "git", "entity"} & set(records["run"][0])
+    assert not {"environment", "stats", "output", "output_raw"} & set(records)
+    assert [path.name for path in (folder / "files").iterdir()] == ["record.json"]
+
+
+def test_the_terminal_gets_one_line_with_the_command_that_uploads(
+    tmp_path: Path, record: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    use_all_of(start(Path("results")), record)
+    out, err = capfd.readouterr()
+    (folder,) = run_folders(Path("results"))
+    assert out == ""
+    assert err == f"W&B: offline run, to upload it: wandb sync {folder}\n"
+
+
+def test_auto_is_offline_where_nobody_is_logged_in(tmp_path: Path) -> None:
+    with start(tmp_path, WandbMode.auto) as tracker:
+        assert tracker.run_id
+    (folder,) = run_folders(tmp_path)
+    assert folder.name.startswith("offline-run-")
+
+
+def test_online_without_login_asks_nothing_and_is_kept_offline(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with start(tmp_path, WandbMode.online):
+        pass
+    assert "not logged in" in capfd.readouterr().err
+    (folder,) = run_folders(tmp_path)
+    assert folder.name.startswith("offline-run-")
+
+
+def test_a_run_that_cannot_go_online_is_kept_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def init(mode: str, **arguments: Any) -> wandb.Run:
+        if mode == "online":
+            raise wandb.errors.CommError("Timed out while retrying:\nno such host")
+        return real_init(mode=mode, **arguments)
+
+    real_init = wandb.init
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    monkeypatch.setattr(wandb, "init", init)
+    with start(tmp_path, WandbMode.auto) as tracker:
+        tracker.log_epoch(ROWS[0])
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == "W&B: not reached, the run is kept offline: Timed out while retrying: no such host"
+    assert "wandb sync" in second
+    assert len(inspect(tmp_path)["history"]) == 1
+
+
+def test_two_runs_in_one_process_are_two(tmp_path: Path, record: Path) -> None:
+    ids = {use_all_of(start(tmp_path), record) for _ in range(2)}
+    assert len(ids) == len(run_folders(tmp_path)) == 2
+
+
+def test_an_exception_passes_and_the_run_ends_as_failed(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with start(tmp_path) as tracker:
+            tracker.log_epoch(ROWS[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert inspect(tmp_path)["exit"][0]["exit_code"] == 1
+
+
+def test_names_too_long_for_the_server_are_cut(tmp_path: Path) -> None:
+    with start(tmp_path, label="x" * 300):
+        pass
+    (head,) = inspect(tmp_path)["run"]
+    assert head["display_name"] == head["job_type"] == "x" * 128
+    assert head["tags"] == ["embedded", "x" * 64]
+
+
+@pytest.mark.parametrize("mode", [WandbMode.auto, WandbMode.online, WandbMode.offline])
+def test_a_missing_wandb_costs_one_line(
+    mode: WandbMode, record: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert use_all_of(start(record.parent, mode), record) is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("W&B: not available, the run goes on without it: ")
+
+
+def test_an_init_that_fails_costs_one_line(
+    record: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def init(**_: Any) -> None:
+        raise RuntimeError("the service\ndid not start")
+
+    monkeypatch.setattr("wandb.init", init)
+    assert use_all_of(start(record.parent), record) is None
+    assert capfd.readouterr().err == "W&B: not available, the run goes on without it: the service did not start\n"
+
+
+def test_a_results_folder_that_cannot_be_made_costs_one_line(record: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert use_all_of(start(record), record) is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "goes on without it" in line
+
+
+def test_a_failure_on_the_way_costs_one_line(record: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert use_all_of(Tracker(BrokenRun()), record) == "abc"  # type: ignore[arg-type]
+    assert capfd.readouterr().err == "W&B: stopped, the run goes on without it: no space left on device\n"
+
+
+def test_a_file_that_is_gone_costs_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    use_all_of(start(tmp_path), tmp_path / "no_such.json")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "no_such.json" in line
+    assert len(inspect(tmp_path)["history"]) == len(ROWS)
+
+
+def test_disabled_imports_no_wandb(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from repro.config import WandbConfig, WandbMode
+from repro.tracking import tracking
+empty = dict(name="", group="", job_type="", tags=[], settings={})
+with tracking(WandbConfig(mode=WandbMode[sys.argv[1]]), results_dir=Path(sys.argv[2]), **empty) as tracker:
+    tracker.log_epoch({"epoch": 1})
+    assert tracker.finish({}, []) is None
+assert "wandb" not in sys.modules
+"""
+    for mode, environment in [("disabled", {}), ("auto", {"WANDB_MODE": "disabled"})]:
+        command = [sys.executable, "-c", code, mode, str(tmp_path)]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert not any(tmp_path.iterdir())
