@@ -1,0 +1,65 @@
+"""`python -m repro.run ablation=no_lrn`: train and evaluate one configuration, and file its record.
+
+With `-m` in front and lists (`-m ablation=baseline,no_lrn seed=0,1,2`) it runs every combination; runs that are
+done are skipped, a failed one does not hold up the others.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from repro import experiments
+from repro.command import exit_code
+from repro.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_codes: list[int] = []
+"""Exit code of each job: Hydra runs all jobs of a sweep in this process and keeps no code of them."""
+
+
+def main() -> None:
+    """Composes the configuration with Hydra and runs the job, or each job of a sweep."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
+    sys.argv[1:] = experiments.normalise_arguments(sys.argv[1:])
+    start = hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")
+    try:
+        start(_job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(experiments.explain(error)) from error
+
+
+def _job(node: "DictConfig") -> None:
+    """One run; its failure is told and remembered, and the next job of a sweep goes on."""
+    code = exit_code(lambda: _run(node))
+    if code == 130:  # Ctrl-C ends a sweep too
+        sys.exit(code)
+    _codes.append(code)
+
+
+def _run(node: "DictConfig") -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    config = experiments.to_config(node)
+    label, difference = experiments.identify(config, experiments.chosen_ablations(HydraConfig.get().overrides.task))
+    plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+
+    from repro import runner
+    from repro.record import config_hash
+    from repro.report.tables import against_baseline
+    from repro.report.terminal import Screen
+
+    wanted = runner.Run(config, label, difference, plain, config_hash(experiments.settings(config)), sys.argv)
+    with Screen() as screen:
+        record = runner.run(wanted, screen)
+        screen.console.print(against_baseline(record, config.results_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main) or max(_codes, default=0))

@@ -1,0 +1,255 @@
+"""One run from configuration to record: data, network, training, evaluation, files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro import record as records
+from repro.config import Config
+from repro.data.store import ImageData, open_data
+from repro.describe import layer_table, total
+from repro.errors import UserError
+from repro.model import build
+from repro.record import Record
+from repro.report.effects import settings
+from repro.report.terminal import Screen
+from repro.tracking import Tracker, tracking
+from repro.train import checkpoint, memory
+from repro.train.evaluation import evaluate
+from repro.train.loop import Training
+from repro.train.precision import set_precision
+
+TRAIN_IMAGES_EVALUATED = 50_000
+"""Training images, evenly spaced, on which the final training error is taken; as many as ILSVRC's validation set."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration, what it is filed under, and the command that asked for it."""
+
+    config: Config
+    label: str
+    """Name of the ablation, from the difference against the plain recipe and setup."""
+    difference: dict[str, Any]
+    """Changed key -> (plain value, value here)."""
+    plain: dict[str, Any]
+    """The whole configuration as nested plain values."""
+    config_hash: str
+    """Of everything that makes the run the experiment that it is."""
+    command: Sequence[str]
+
+    @property
+    def folder(self) -> Path:
+        """Of the record."""
+        return records.run_folder(*self._place)
+
+    @property
+    def raw(self) -> Path:
+        """Of checkpoint and weights."""
+        return records.raw_folder(*self._place)
+
+    @property
+    def _place(self) -> tuple[str, str, str, str, int]:
+        config = self.config
+        return config.results_dir, config.setup, config.recipe, self.label, config.seed
+
+
+def run(wanted: Run, screen: Screen) -> Record:
+    """Trains, evaluates and files one run; a finished one is returned as it is, unless `force`.
+
+    Raises UserError or RunFailure, each with one line. On KeyboardInterrupt a record with status `stopped` is filed.
+    """
+    config = wanted.config
+    records.prepare_results(config.results_dir)
+    device = choose_device(config.train.device)
+    finished = _finished(wanted, device)
+    if finished is not None:
+        screen.skipped(finished)
+        return finished
+    data = open_data(config.data)
+    _check_data(config, data)
+    training = _training(wanted, data, device, screen)
+    with _tracker(wanted) as tracker:
+        screen.begin(str(wanted.folder), training)
+        for row in training.curve:
+            tracker.log_epoch(row)
+        training.on_epoch = _both(screen.epoch, tracker)
+        try:
+            training.run()
+        except KeyboardInterrupt:
+            if not _ended(wanted.folder):  # under `force` there may be a finished record
+                _file(wanted, training, records.STOPPED, tracker)
+            screen.stopped(len(training.curve))
+            raise
+        screen.evaluating()
+        done = _file(wanted, training, records.DIVERGED if training.diverged else records.COMPLETE, tracker)
+        tracker.finish(_summary(done), [wanted.folder / "record.json"])
+    return done
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device. UserError where the machine lacks it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"train.device={name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _ended(folder: Path) -> Record | None:
+    """The record there, if its run was not stopped half-way."""
+    record = records.read(folder) if records.exists(folder) else None
+    return None if record is None or record.status == records.STOPPED else record
+
+
+def _finished(wanted: Run, device: torch.device) -> Record | None:
+    """The record of the same run, if it ended. UserError where the place is taken by a different one."""
+    record = None if wanted.config.force else _ended(wanted.folder)
+    if record is None:
+        return None
+    where = f"{wanted.folder}: there is a record"
+    if records.config_hash(settings(record)) != wanted.config_hash:
+        raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
+    if record.machine.device_type != device.type:
+        kind = record.machine.device_type
+        raise UserError(f"{where} made on {kind}: force=true replaces it, results_dir=... keeps both")
+    return record
+
+
+def _check_data(config: Config, data: ImageData) -> None:
+    images, batch = len(data.train.labels), config.train.batch_size
+    if images < batch:
+        raise UserError(f"{images} training images are fewer than a batch: set train.batch_size={images} or less")
+    expected, found = config.data.classes, len(data.classes)
+    if expected is not None and expected != found:
+        raise UserError(f"data.classes={expected}, but the training folder has {found} classes")
+
+
+def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen) -> Training:
+    """Everything seeded and in place, after the last checkpoint if there is one."""
+    config = wanted.config
+    set_precision(config.train.precision)
+    torch.manual_seed(config.seed)
+    memory.reset_peak(device)
+    if config.force:
+        checkpoint.delete(wanted.raw)
+    identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
+    network = build(config, len(data.classes))
+    training = Training(config, network, data, device, wanted.raw, identity, screen.progress, on_warning=screen.warning)
+    training.resume()
+    return training
+
+
+def _tracker(wanted: Run) -> Tracker:
+    config, label = wanted.config, wanted.label
+    return tracking(
+        config.wandb,
+        results_dir=Path(config.results_dir),
+        name=f"{label}-seed{config.seed}",
+        group=f"{config.setup}/{config.recipe}",
+        job_type=label,
+        tags=[config.setup, config.recipe, label],
+        settings=wanted.plain,
+    )
+
+
+def _both(show: Any, tracker: Tracker) -> Any:
+    def on_epoch(row: dict[str, Any]) -> None:
+        show(row)
+        tracker.log_epoch(row)
+
+    return on_epoch
+
+
+def _file(wanted: Run, training: Training, status: str, tracker: Tracker) -> Record:
+    """Evaluates a complete run, files its record and keeps its weights."""
+    metrics, correct = _measure(training) if status == records.COMPLETE else (_NOT_MEASURED, None)
+    record = _record(wanted, training, status, metrics, tracker.run_id)
+    records.write(wanted.folder, record, training.curve, correct)
+    if status != records.STOPPED:
+        checkpoint.finish(wanted.raw, training.network)
+    return record
+
+
+_NOT_MEASURED = records.Metrics(
+    records.Errors(None, None), records.Errors(None, None), records.TrainErrors(None, None, None), None
+)
+
+
+def _measure(training: Training) -> tuple[records.Metrics, dict[str, Any]]:
+    """Both crop modes on the validation set, and the centre crops of the training set."""
+    network, pixels, precision = training.network, training.pixels, training.config.train.precision
+    centre = evaluate(network, training.data.val, pixels, precision)
+    ten = evaluate(network, training.data.val, pixels, precision, ten_crops=True)
+    train = evaluate(network, training.train_split, pixels, precision, at_most=TRAIN_IMAGES_EVALUATED)
+    metrics = records.Metrics(
+        records.Errors(centre.top1, centre.top5),
+        records.Errors(ten.top1, ten.top5),
+        records.TrainErrors(train.top1, train.top5, train.loss),
+        centre.loss,
+    )
+    return metrics, {records.CENTRE: centre.correct, records.TEN_CROPS: ten.correct}
+
+
+def _record(wanted: Run, training: Training, status: str, metrics: records.Metrics, wandb_id: str | None) -> Record:
+    config, data, curve = wanted.config, training.data, training.curve
+    sums = total(layer_table(config, len(data.classes)))
+    minutes = curve[-1]["minutes"] if curve else 0.0
+    images = len(training.train_split.labels) * len(curve)
+    cost = records.Cost(
+        minutes=minutes,
+        images_per_second=images / minutes / 60 if minutes else None,
+        peak_memory_mib=memory.peak_mib(training.device),
+        parameters=sums["parameters"],
+        macs=sums["macs"],
+    )
+    return Record(
+        setup=config.setup,
+        recipe=config.recipe,
+        ablation=wanted.label,
+        seed=config.seed,
+        status=status,
+        difference={key: list(pair) for key, pair in wanted.difference.items()},
+        config=wanted.plain,
+        config_hash=wanted.config_hash,
+        data=records.Data(
+            source=config.data.source.value,
+            content_hash=data.content_hash,
+            classes=len(data.classes),
+            train_images=len(training.train_split.labels),
+            val_images=len(data.val.labels),
+            skipped=list(data.skipped),
+        ),
+        metrics=metrics,
+        cost=cost,
+        machine=records.capture_machine(str(training.device)),
+        code=records.capture_code(),
+        command=records.command_line(wanted.command),
+        wandb_id=wandb_id,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        folder=wanted.folder,
+    )
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    """The final numbers as W&B shows them."""
+    metrics = record.metrics
+    return {
+        "centre_top1": metrics.centre.top1,
+        "centre_top5": metrics.centre.top5,
+        "ten_crops_top1": metrics.ten_crops.top1,
+        "ten_crops_top5": metrics.ten_crops.top5,
+        "train_top1": metrics.train.top1,
+        "status": record.status,
+        "minutes": record.cost.minutes,
+    }
