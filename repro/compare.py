@@ -1,7 +1,8 @@
 """Tables from records: `python -m repro.compare [results_dir=results] [--check]`.
 
 Reads `<results_dir>/runs` and writes `<results_dir>/tables`, one Markdown and one CSV file for each setup, recipe and
-kind of device, and an index. With `--check` it writes nothing and fails where the tables there are not those that the
+kind of device, and an index; and the results in the README.md beside that folder, where it has a place for them. With
+`--check` it writes nothing and fails where the tables there are not those that the
 records give.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from repro import record
 from repro.command import exit_code
 from repro.errors import RunFailure, UserError
-from repro.report import tables
+from repro.report import readme, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +31,15 @@ def _compare(arguments: Sequence[str]) -> None:
         raise UserError(
             f"no records in {results_dir / 'runs'}: make one: python -m repro.run results_dir={results_dir}"
         )
-    files = {name: text.encode() for name, text in tables.render(runs).items()}
     folder = results_dir / "tables"
+    files = {folder / name: text.encode() for name, text in tables.render(runs).items()}
+    page = results_dir.resolve().parent / "README.md"
+    if (text := readme.updated(page, runs)) is not None:
+        files[page] = text.encode()
     stale = _stale(folder, files)
     if check and stale:
-        raise RunFailure(f"{folder}: stale: {', '.join(stale)}: run python -m repro.compare results_dir={results_dir}")
+        names = ", ".join(path.name for path in stale)
+        raise RunFailure(f"{folder}: stale: {names}: run python -m repro.compare results_dir={results_dir}")
     if not check:
         _write(folder, files, stale)
     print(f"{len(runs)} records, {len(files)} files in {folder}, {'none stale' if check else f'{len(stale)} changed'}")
@@ -53,20 +58,24 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, bool]:
     return results_dir, check
 
 
-def _stale(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Names of the tables that are missing, different, or no longer made from any record."""
-    present = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in (".md", ".csv")}
-    return sorted(name for name in files.keys() | present if files.get(name) != present.get(name))
+def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:
+    """Files that are missing, different, or no longer made from any record."""
+    present = {path for path in folder.glob("*") if path.suffix in (".md", ".csv")}
+    return sorted(path for path in files.keys() | present if _content(path) != files.get(path))
 
 
-def _write(folder: Path, files: Mapping[str, bytes], stale: Sequence[str]) -> None:
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _write(folder: Path, files: Mapping[Path, bytes], stale: Sequence[Path]) -> None:
     try:
         folder.mkdir(exist_ok=True)
-        for name in stale:
-            if name in files:
-                record.replace_file(folder / name, files[name])
+        for path in stale:
+            if path in files:
+                record.replace_file(path, files[path])
             else:
-                (folder / name).unlink()
+                path.unlink()
     except OSError as error:
         raise RunFailure(
             f"{folder}: the tables could not be written ({error.strerror}): make room, or make it writable"

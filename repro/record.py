@@ -20,13 +20,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from errno import EDQUOT, ENOSPC
-from importlib import metadata
 from pathlib import Path, PurePath
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from repro import __version__
 from repro.errors import RunFailure, UserError
 
 SCHEMA = 1
@@ -37,7 +37,6 @@ CURVE = (
     "images_per_second", "minutes", "events",
 )  # fmt: skip
 PACKAGE = Path(__file__).parent
-DISTRIBUTION = "alexnet-repro"
 
 
 @dataclass(frozen=True)
@@ -216,11 +215,7 @@ def capture_code() -> Code:
     if _output(*git, "ls-files", "--error-unmatch", Path(__file__).name):
         commit = _output(*git, "rev-parse", "HEAD")
         dirty = bool(_output(*git, "status", "--porcelain", "--", ".", "../experiments"))
-    try:
-        version = metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        version = None
-    return Code(commit=commit, dirty=dirty, version=version)
+    return Code(commit=commit, dirty=dirty, version=__version__)
 
 
 def command_line(argv: Sequence[str]) -> str:

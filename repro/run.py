@@ -32,14 +32,19 @@ def main() -> None:
         start(_job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(experiments.explain(error)) from error
+    except OSError as error:
+        if _codes:  # a job's, not of the folder that Hydra makes for a sweep
+            raise
+        remedy = "choose another results_dir"
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror}): {remedy}") from error
 
 
 def _job(node: "DictConfig") -> None:
     """One run; its failure is told and remembered, and the next job of a sweep goes on."""
-    code = exit_code(lambda: _run(node))
-    if code == 130:  # Ctrl-C ends a sweep too
-        sys.exit(code)
-    _codes.append(code)
+    _codes.append(1)  # for what is not caught below
+    _codes[-1] = exit_code(lambda: _run(node))
+    if _codes[-1] == 130:  # Ctrl-C ends a sweep too
+        sys.exit(130)
 
 
 def _run(node: "DictConfig") -> None:

@@ -10,6 +10,7 @@ import torch
 
 from repro import record as records
 from repro.config import Config
+from repro.data.batches import held_out_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
 from repro.errors import UserError
@@ -23,6 +24,12 @@ from repro.train.evaluation import evaluate
 from repro.train.loop import Training
 from repro.train.precision import set_precision
 
+_Measured = tuple[records.Metrics, dict[str, Any] | None]
+_NO_ERRORS = records.Errors(None, None)
+_NOT_MEASURED: _Measured = (
+    records.Metrics(_NO_ERRORS, _NO_ERRORS, records.TrainErrors(None, None, None), None),
+    None,
+)
 TRAIN_IMAGES_EVALUATED = 50_000
 """Training images, evenly spaced, on which the final training error is taken; as many as ILSVRC's validation set."""
 
@@ -80,13 +87,15 @@ def run(wanted: Run, screen: Screen) -> Record:
         training.on_epoch = _both(screen.epoch, tracker)
         try:
             training.run()
+            screen.evaluating()
+            status = records.DIVERGED if training.diverged else records.COMPLETE
+            measured = _NOT_MEASURED if training.diverged else _measure(training)
         except KeyboardInterrupt:
             if not _ended(wanted.folder):  # under `force` there may be a finished record
-                _file(wanted, training, records.STOPPED, tracker)
+                _file(wanted, training, records.STOPPED, _NOT_MEASURED, tracker)
             screen.stopped(len(training.curve))
             raise
-        screen.evaluating()
-        done = _file(wanted, training, records.DIVERGED if training.diverged else records.COMPLETE, tracker)
+        done = _file(wanted, training, status, measured, tracker)
         tracker.finish(_summary(done), [wanted.folder / "record.json"])
     return done
 
@@ -101,7 +110,8 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    # torch keeps an index in one byte, so that a large one comes out negative
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise UserError(f"train.device={name}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
 
@@ -130,6 +140,10 @@ def _check_data(config: Config, data: ImageData) -> None:
     images, batch = len(data.train.labels), config.train.batch_size
     if images < batch:
         raise UserError(f"{images} training images are fewer than a batch: set train.batch_size={images} or less")
+    left = images - held_out_count(config, images)
+    if left < batch:
+        share = f"data.minival={config.data.minival:g} leaves {left} training images"
+        raise UserError(f"{share}, fewer than a batch of {batch}: set one of the two lower")
     expected, found = config.data.classes, len(data.classes)
     if expected is not None and expected != found:
         raise UserError(f"data.classes={expected}, but the training folder has {found} classes")
@@ -171,9 +185,9 @@ def _both(show: Any, tracker: Tracker) -> Any:
     return on_epoch
 
 
-def _file(wanted: Run, training: Training, status: str, tracker: Tracker) -> Record:
-    """Evaluates a complete run, files its record and keeps its weights."""
-    metrics, correct = _measure(training) if status == records.COMPLETE else (_NOT_MEASURED, None)
+def _file(wanted: Run, training: Training, status: str, measured: _Measured, tracker: Tracker) -> Record:
+    """Files the record of a run; one that has ended leaves its weights in place of its checkpoint."""
+    metrics, correct = measured
     record = _record(wanted, training, status, metrics, tracker.run_id)
     records.write(wanted.folder, record, training.curve, correct)
     if status != records.STOPPED:
@@ -181,12 +195,7 @@ def _file(wanted: Run, training: Training, status: str, tracker: Tracker) -> Rec
     return record
 
 
-_NOT_MEASURED = records.Metrics(
-    records.Errors(None, None), records.Errors(None, None), records.TrainErrors(None, None, None), None
-)
-
-
-def _measure(training: Training) -> tuple[records.Metrics, dict[str, Any]]:
+def _measure(training: Training) -> _Measured:
     """Both crop modes on the validation set, and the centre crops of the training set."""
     network, pixels, precision = training.network, training.pixels, training.config.train.precision
     centre = evaluate(network, training.data.val, pixels, precision)

@@ -66,8 +66,9 @@ class Pixels:
         self.mean = torch.from_numpy(np.array(mean, np.float32)).permute(2, 0, 1).to(device)
         self.border = self.mean.shape[1] - self.crop
         self.components = torch.from_numpy(self._components(data)).to(device)
-        scale = data.channel_std if config.data.unit_variance else np.ones(3)
-        self.scale = torch.from_numpy(1 / scale).float()[:, None, None].to(device)
+        self.deviation = None
+        if config.data.unit_variance:
+            self.deviation = torch.from_numpy(data.channel_std).float()[:, None, None].to(device)
         self.device = device
 
     def _components(self, data: ImageData) -> np.ndarray:
@@ -98,8 +99,10 @@ class Pixels:
             x[mirrored] = x[mirrored].flip(3)
         if noise is not None:
             amounts = noise.to(self.device, torch.float64) * self.augment.color_noise_sigma
-            x.add_((amounts @ self.components.T).float()[:, :, None, None]).div_(self.augment.color_noise_divisor)
-        return x.mul_(self.scale)
+            x.add_((amounts @ self.components.T).float()[:, :, None, None])
+            if self.augment.color_noise_divisor != 1:
+                x.div_(self.augment.color_noise_divisor)
+        return x if self.deviation is None else x.div_(self.deviation)
 
 
 def color_draws(config: AugmentConfig, count: int, share_done: float, generator: torch.Generator) -> Tensor | None:

@@ -11,12 +11,17 @@ from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_wi
 from repro.data.store import ImageData, Split
 
 
+def held_out_count(config: Config, images: int) -> int:
+    """Size of the minival that is cut from so many training images."""
+    return max(1, round(images * config.data.minival)) if config.data.minival else 0
+
+
 def held_out(config: Config, data: ImageData) -> tuple[Split, Split | None]:
     """The training images, and the minival cut from them by the seed (None where `data.minival` is 0)."""
     if config.data.minival == 0:
         return data.train, None
     order = np.random.default_rng(config.seed).permutation(len(data.train.labels))
-    count = max(1, round(len(order) * config.data.minival))
+    count = held_out_count(config, len(order))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
     return _subset(data.train, kept), _subset(data.train, held)
 

@@ -31,9 +31,10 @@ def measure(images: np.ndarray) -> Statistics:
         image_sum += chunk.sum(axis=0, dtype=np.uint32)
         pixels = chunk.reshape(-1, 3).astype(np.float64)
         products += (pixels.T @ pixels).astype(np.int64)  # whole numbers below 2^53
-    deviations, vectors = principal_components(_covariance(image_sum, products, count))
-    std = np.sqrt(np.diagonal(_covariance(image_sum, products, count)))
-    return Statistics((image_sum / count).astype(np.float32), deviations, vectors, std)
+    covariance = _covariance(image_sum, products, count)
+    deviations, vectors = principal_components(covariance)
+    mean = (image_sum / count).astype(np.float32)
+    return Statistics(mean, deviations, vectors, np.sqrt(np.diagonal(covariance)))
 
 
 def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

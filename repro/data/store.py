@@ -139,12 +139,11 @@ def _folder(config: DataConfig, listing: Listing) -> Path:
     name = f"{config.source.value}-{config.image_size}px"
     if config.cache:
         return Path(config.cache).expanduser() / name
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repro"
-    temporary = Path(tempfile.gettempdir()) / "repro"
-    places = [user / name, temporary / name]
+    elsewhere = [_user_cache() / "repro", Path(tempfile.gettempdir()) / "repro"]
+    places = [folder / name for folder in elsewhere]
     if listing.root is not None:
         copy = f"{name}-{hashlib.sha256(os.fsencode(listing.root.resolve())).hexdigest()[:8]}"
-        places = [listing.root / ".repro-cache" / name, user / copy, temporary / copy]
+        places = [listing.root / ".repro-cache" / name, *(folder / copy for folder in elsewhere)]
     for place in places:
         if (place / META).exists():
             return place
@@ -152,6 +151,13 @@ def _folder(config: DataConfig, listing: Listing) -> Path:
     if chosen != places[0]:
         print(f"{places[0]} cannot be written: the packed images go to {chosen}", file=sys.stderr)
     return chosen
+
+
+def _user_cache() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home, as in containers that run under a number without a user
+        return Path(tempfile.gettempdir())
 
 
 def _writable(folder: Path) -> bool:

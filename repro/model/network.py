@@ -82,7 +82,7 @@ class Dropout(nn.Module):
         """Any shape, same shape out."""
         if not self.training:
             return x * (1 - self.rate)
-        return x * torch.empty_like(x).bernoulli_(1 - self.rate)
+        return x * (torch.rand(x.shape, device=x.device) >= self.rate)
 
 
 def fan_in(layer: nn.Module) -> int:

@@ -74,7 +74,7 @@ def render(runs: Iterable[Record]) -> dict[str, str]:
         files[f"{stem}.csv"] = _csv([_flat(part, arm) for part in parts for arm in part.arms])
         index += [_index_row(stem, part) for part in parts]
     header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
-    return {**files, "README.md": f"# Tables\n\n{WRITTEN_BY}\n{_markdown(header, index)}"}
+    return {**files, "README.md": f"# Tables\n\n{WRITTEN_BY}\n{markdown(header, index)}"}
 
 
 def against_baseline(run: Record, results_dir: str | Path) -> "RenderableType":
@@ -151,9 +151,9 @@ def _section(part: Comparison, title: str) -> str:
         f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
         f" {part.device}, {threads} threads, torch {software}. Fingerprints: {_hashes(part)}.\n",
         "### Effect of each change on the error\n",
-        _markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
+        markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
         "### Errors and cost\n",
-        _markdown(COST_HEADER, [_cost_row(arm) for arm in part.arms]),
+        markdown(COST_HEADER, [_cost_row(arm) for arm in part.arms]),
     ]
     if missing := part.missing_runs():
         lines.append("Runs that are missing:\n\n" + "".join(f"    {command}\n" for command in missing))
@@ -179,11 +179,11 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
     return [
         arm.name,
         _question(arm),
-        _published(arm),
-        _interval(main, "+"),
-        _interval(effect.differences[CENTRE, "top1"], "+"),
+        published_effect(arm),
+        interval(main, "+"),
+        interval(effect.differences[CENTRE, "top1"], "+"),
         str(main.n),
-        _verdict(main) if arm.complete else "no complete run",
+        verdict(main) if arm.complete else "no complete run",
         _p(main.p),
         _p(mcnemar.p if mcnemar else None),
         notes,
@@ -191,7 +191,7 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
 
 
 def _cost_row(arm: Arm) -> list[str]:
-    errors = [_interval(stats.mean(arm.values((mode, top)))) for mode in (TEN_CROPS, CENTRE) for top in TOPS]
+    errors = [interval(stats.mean(arm.values((mode, top)))) for mode in (TEN_CROPS, CENTRE) for top in TOPS]
     cost = _cost(arm)
     return [
         arm.name,
@@ -230,7 +230,7 @@ def _flat(part: Comparison, arm: Arm) -> dict[str, Any]:
         "base_hash": part.base_hash,
         "ablation": arm.name,
         "question": _question(arm),
-        "published": _published(arm),
+        "published": published_effect(arm),
         "n": len(arm.complete),
         "seeds": _list(arm.complete),
     }
@@ -259,7 +259,8 @@ def _question(arm: Arm) -> str:
     return "; ".join(f"{key}: {before} → {after}" for key, (before, after) in arm.runs[0].difference.items())
 
 
-def _published(arm: Arm) -> str:
+def published_effect(arm: Arm) -> str:
+    """The effects of this ablation that were published, with their data."""
     return "; ".join(str(row) for row in published() if row.ablation == arm.name)
 
 
@@ -306,12 +307,14 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
-def _interval(value: stats.Mean, sign: str = "") -> str:
+def interval(value: stats.Mean, sign: str = "") -> str:
+    """`28.63 [27.20, 30.06]`: mean and 95 % interval; the mean alone at n=1."""
     interval = "" if value.low is None else f" [{_number(value.low, 2, sign)}, {_number(value.high, 2, sign)}]"
     return _number(value.mean, 2, sign) + interval
 
 
-def _verdict(difference: stats.Difference) -> str:
+def verdict(difference: stats.Difference) -> str:
+    """Worse or better with n, or not distinguishable."""
     if not difference.distinguishable or difference.mean is None:
         return difference.verdict
     return f"{'worse' if difference.mean > 0 else 'better'} at n={difference.n}"
@@ -327,7 +330,8 @@ def _list(values: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(set(values))))
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro.record import Record
@@ -12,7 +13,7 @@ from repro.train.loop import Training
 
 
 class Screen:
-    """The terminal of one run. Everything goes to stderr but the epochs' lines and the result."""
+    """The terminal of one run, on stdout; stderr is for what goes wrong."""
 
     def __init__(self) -> None:
         """The bar appears on a terminal only; elsewhere the epochs' lines tell the progress."""
@@ -26,7 +27,7 @@ class Screen:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.epochs = 0
+        self.epochs, self.force = 0, False
 
     def __enter__(self) -> "Screen":
         return self
@@ -36,8 +37,8 @@ class Screen:
 
     def begin(self, title: str, training: Training) -> None:
         """Says what runs, and from which epoch."""
-        self.epochs = training.config.train.epochs
-        self.console.print(f"[bold]{title}[/]: {training.device.type}, {training.config.train.precision.name}")
+        self.epochs, self.force = training.config.train.epochs, training.config.force
+        self.console.print(f"[bold]{escape(title)}[/]: {training.device.type}, {training.config.train.precision.name}")
         if training.curve:
             self.console.print(f"going on after epoch {len(training.curve)} of {self.epochs}")
         total = training.schedule.steps
@@ -78,9 +79,10 @@ class Screen:
 
     def skipped(self, record: Record) -> None:
         """A run that was there already."""
-        self.console.print(f"{record.folder}: done already ({record.status}); force=true runs it again")
+        self.console.print(f"{record.folder}: done already ({record.status}); force=true runs it again", markup=False)
 
     def stopped(self, done: int) -> None:
         """Ctrl-C."""
         self.bar.stop()
-        self.console.print(f"stopped after epoch {done} of {self.epochs}: the same command goes on from there")
+        again = "starts over (force=true)" if self.force else "goes on from there"
+        self.console.print(f"stopped after epoch {done} of {self.epochs}: the same command {again}")

@@ -1,12 +1,11 @@
 """Images per second of the parts that decide a run's speed, in the shapes of `setup=imagenette_small`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from repro import experiments
@@ -22,15 +21,7 @@ BATCH = 128
 MAPS, SIDE = 48, 31  # conv1's output at half width on 128-pixel crops
 
 
-@pytest.fixture(autouse=True)
-def images_per_second(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Prints images/s after each benchmark; nothing under --benchmark-disable."""
-    yield
-    if benchmark.stats is not None:
-        rate = BATCH / benchmark.stats.stats.median
-        benchmark.extra_info["images_per_second"] = rate
-        with capsys.disabled():
-            print(f"\n{benchmark.name}: {rate:.0f} images/s")
+Measure = Callable[[Callable[[], object], int], None]
 
 
 @pytest.fixture
@@ -67,7 +58,7 @@ def _compiled() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [_pytorch, _ours, _compiled])
-def test_lrn_forward_and_backward(benchmark: BenchmarkFixture, make: Callable[[], nn.Module]) -> None:
+def test_lrn_forward_and_backward(benchmark_images: Measure, make: Callable[[], nn.Module]) -> None:
     if make is _compiled and not can_compile():
         pytest.skip("torch.compile needs a C++ compiler")
     x = torch.randn(BATCH, MAPS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -79,10 +70,11 @@ def test_lrn_forward_and_backward(benchmark: BenchmarkFixture, make: Callable[[]
         (result,) = torch.autograd.grad(layer(x), x, gradient)
         return result
 
-    assert benchmark(both).shape == x.shape
+    assert both().shape == x.shape
+    benchmark_images(both, BATCH)
 
 
-def test_training_step(benchmark: BenchmarkFixture, config: Config, data: ImageData, tmp_path: Path) -> None:
+def test_training_step(benchmark_images: Measure, config: Config, data: ImageData, tmp_path: Path) -> None:
     network = build(config, len(data.classes))
     training = Training(config, network, data, torch.device("cpu"), tmp_path, {})
     training.schedule.set_rates(training.optimizer.param_groups, 0)
@@ -92,10 +84,14 @@ def test_training_step(benchmark: BenchmarkFixture, config: Config, data: ImageD
     def step() -> None:
         training._step(images, labels, Tally.on(training.device))
 
-    benchmark(step)
+    benchmark_images(step, BATCH)
 
 
-def test_input_pipeline(benchmark: BenchmarkFixture, config: Config, data: ImageData) -> None:
+def test_input_pipeline(benchmark_images: Measure, config: Config, data: ImageData) -> None:
     pixels = Pixels(config, data, torch.device("cpu"))
-    images, _ = benchmark(lambda: next(training_batches(config, data.train, pixels, 0)))
-    assert images.shape == (BATCH, 3, config.crop, config.crop)
+
+    def batch() -> Tensor:
+        return next(training_batches(config, data.train, pixels, 0))[0]
+
+    assert batch().shape == (BATCH, 3, config.crop, config.crop)
+    benchmark_images(batch, BATCH)

@@ -1,0 +1,78 @@
+"""What the README tells a newcomer to type exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from repro import compare, experiments
+from repro.experiments import ablations, choices, compose
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    shlex.split(match[1].partition("#")[0])
+    for kind, block in BLOCKS
+    if not kind
+    for match in re.finditer(r"python -m repro\.(.*)", block)
+]
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("run", "describe")], ids=" ".join)
+def test_every_command_composes(words: list[str]) -> None:
+    arguments = [word for word in experiments.normalise_arguments(words[1:]) if word != "-m"]
+    for override in arguments:
+        key, _, values = override.partition("=")
+        if key != "format":
+            for value in values.split(","):
+                compose([f"{key}={value}"])
+
+
+def test_the_first_commands_are_the_promised_ones() -> None:
+    assert BLOCKS[0][1].splitlines() == [
+        "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m repro.run ablation=no_lrn",
+        ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest",
+    ]
+
+
+def test_every_setup_is_in_the_table() -> None:
+    table = TEXT[TEXT.index("| setup |") :]
+    assert [name for name in choices("setup") if f"`{name}`" not in table] == []
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert links
+    assert [link for link in links if "://" not in link and not (README.parent / link).exists()] == []
+
+
+def test_the_example_ablation_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = [block for kind, block in BLOCKS if kind == "yaml"]
+    assert set(yaml.safe_load(example)) == {"about", "model"}
+    copy = tmp_path / "experiments"
+    for path in experiments.EXPERIMENTS.rglob("*.yaml"):
+        place = copy / path.relative_to(experiments.EXPERIMENTS)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    (copy / "ablation" / "small_window.yaml").write_text(example)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", copy)
+    for cached in (experiments.ablations, experiments._read):
+        cached.cache_clear()
+    try:
+        config = compose(["ablation=small_window"])
+        assert config.model.norm.n == 3
+        assert experiments.identify(config, ["small_window"])[0] == "small_window"
+        assert "small_window" in ablations()
+    finally:
+        for cached in (experiments.ablations, experiments._read):
+            cached.cache_clear()
+
+
+def test_committed_tables_are_those_of_the_committed_records(capsys: pytest.CaptureFixture[str]) -> None:
+    results = README.parent / "results"
+    if not (results / "runs").is_dir():
+        pytest.skip("no records are committed")
+    assert compare.main([f"results_dir={results}", "--check"]) == 0, capsys.readouterr().err
