@@ -129,12 +129,12 @@ class LocalResponseNorm(nn.Module):
 
     def each(self, function: Callable[..., Tensor], *tensors: Tensor, **constants: float) -> Tensor:
         """A function of single numbers on tensors (N, C, H, W); compiled, it sees them as they lie in memory."""
-        if not self.compiled:
-            return function(*tensors, **constants)
         first = tensors[0]
+        if not self.compiled or first.is_meta:
+            return function(*tensors, **constants)
         layout = torch.contiguous_format if first.is_contiguous() else torch.channels_last
         order = (0, 1, 2, 3) if first.is_contiguous() else (0, 2, 3, 1)
-        flat = [tensor.contiguous(memory_format=layout).permute(order).flatten() for tensor in tensors]
+        flat = [x.detach().contiguous(memory_format=layout).permute(order).flatten() for x in tensors]
         out = _compiled(function)(*flat, **constants)
         return out.view([first.shape[axis] for axis in order]).permute([order.index(axis) for axis in range(4)])
 

@@ -1,5 +1,6 @@
 """The frame that every network here shares, and the few layers that PyTorch lacks."""
 
+import itertools
 import math
 
 import torch
@@ -57,17 +58,20 @@ class LocallyConnected(nn.Module):
     """A convolution with its own filters at each place, section 3.3's "locally connected" layers; stride 1."""
 
     def __init__(self, maps_in: int, maps: int, kernel: int, padding: int, side: int) -> None:
-        """For square inputs of `side` pixels."""
+        """For square inputs of `side` pixels. Weights are (places, maps, kernel * kernel * maps_in)."""
         super().__init__()
         self.kernel, self.padding, self.side = kernel, padding, side + 2 * padding - kernel + 1
-        self.weight = nn.Parameter(torch.empty(self.side**2, maps, maps_in * kernel**2))
-        self.bias = nn.Parameter(torch.empty(maps, self.side**2))
+        self.weight = nn.Parameter(torch.empty(self.side**2, maps, kernel**2 * maps_in))
+        self.bias = nn.Parameter(torch.empty(self.side**2, maps))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, maps, H', W')."""
-        patches = F.unfold(x, self.kernel, padding=self.padding).permute(2, 0, 1)
-        out = torch.bmm(patches, self.weight.transpose(1, 2)).permute(1, 2, 0) + self.bias
-        return out.unflatten(2, (self.side, self.side))
+        pixels = F.pad(x, (self.padding,) * 4).permute(2, 3, 0, 1)
+        offsets = itertools.product(range(self.kernel), repeat=2)
+        shifted = [pixels[top : top + self.side, left : left + self.side] for top, left in offsets]
+        patches = torch.cat(shifted, dim=3).flatten(0, 1)  # (places, N, kernel * kernel * C)
+        out = torch.baddbmm(self.bias[:, None], patches, self.weight.transpose(1, 2))
+        return out.unflatten(0, (self.side, self.side)).permute(2, 3, 0, 1)
 
 
 class Dropout(nn.Module):

@@ -62,7 +62,7 @@ def test_a_locally_connected_layer_with_equal_filters_is_a_convolution() -> None
     filters = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     nn.init.zeros_(layer.bias)
-    layer.weight.data.copy_(filters.flatten(1).expand_as(layer.weight))
+    layer.weight.data.copy_(filters.permute(0, 2, 3, 1).flatten(1).expand_as(layer.weight))
     torch.testing.assert_close(layer(x), F.conv2d(x, filters, padding=1))
 
 
@@ -76,8 +76,8 @@ def test_a_locally_connected_layer_has_its_own_filters_at_each_place() -> None:
     out = layer(x)
     for place in range(16):
         top, left = divmod(place, 4)
-        patch = padded[:, :, top : top + 3, left : left + 3].flatten(1)
-        expected = patch @ layer.weight[place].T + layer.bias[:, place]
+        patch = padded[:, :, top : top + 3, left : left + 3].permute(0, 2, 3, 1).flatten(1)
+        expected = patch @ layer.weight[place].T + layer.bias[place]
         torch.testing.assert_close(out[:, :, top, left], expected)
 
 
