@@ -30,9 +30,13 @@ def _subset(split: Split, indices: np.ndarray) -> Split:
     return Split(split.images[indices], split.labels[indices])
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of everything random in one epoch, so that a resumed run needs no generator's state."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def epoch_seed(seed: int, epoch: int, stream: str) -> int:
+    """Seed of what is random in one epoch, so that a resumed run needs no generator's state.
+
+    `order` of the images, their `augmentation` and `dropout` have a stream each.
+    """
+    number = ("order", "augmentation", "dropout").index(stream)
+    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1)[0])
 
 
 def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -41,9 +45,9 @@ def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -
     The last batch is smaller where the batch size does not divide the number of images.
     """
     count, batch = len(split.labels), config.train.batch_size
-    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch if config.data.shuffle else 0))
+    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch if config.data.shuffle else 0, "order"))
     order = torch.randperm(count, generator=generator).numpy()
-    generator.manual_seed(epoch_seed(config.seed, epoch))
+    generator.manual_seed(epoch_seed(config.seed, epoch, "augmentation"))
     for start in range(0, count, batch):
         indices = order[start : start + batch]
         share_done = (epoch + start / count) / config.train.epochs

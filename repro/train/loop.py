@@ -104,7 +104,7 @@ class Training:
     def run(self) -> None:
         """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""
         for epoch in range(len(self.curve), self.config.train.epochs):
-            torch.manual_seed(epoch_seed(self.config.seed, epoch))
+            torch.manual_seed(epoch_seed(self.config.seed, epoch, "dropout"))
             tally, events = self._epoch(epoch)
             self.curve.append(self._row(epoch, tally, events))
             if not self.diverged:
