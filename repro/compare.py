@@ -13,6 +13,7 @@ from pathlib import Path
 from repro import record
 from repro.command import exit_code
 from repro.errors import RunFailure, UserError
+from repro.files import replace_file
 from repro.report import readme, tables
 
 
@@ -73,7 +74,7 @@ def _write(folder: Path, files: Mapping[Path, bytes], stale: Sequence[Path]) -> 
         folder.mkdir(exist_ok=True)
         for path in stale:
             if path in files:
-                record.replace_file(path, files[path])
+                replace_file(path, files[path])
             else:
                 path.unlink()
     except OSError as error:

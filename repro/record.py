@@ -11,23 +11,20 @@ import io
 import json
 import math
 import os
-import platform
-import re
-import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from errno import EDQUOT, ENOSPC
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from repro import __version__
+from repro.environment import Code, Machine, without_paths
 from repro.errors import RunFailure, UserError
+from repro.files import sync_folder, write_file
 
 SCHEMA = 1
 COMPLETE, STOPPED, DIVERGED = STATUSES = ("complete", "stopped", "diverged")
@@ -36,7 +33,6 @@ CURVE = (
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5",
     "images_per_second", "minutes", "events",
 )  # fmt: skip
-PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class TrainErrors:
-    """Errors in % and mean cross-entropy in nats on centre crops of training images, with the final weights."""
+    """Errors in % and mean cross-entropy in nats on the training images, centre crop; None as above."""
 
     top1: float | None
     top5: float | None
@@ -87,29 +83,6 @@ class Cost:
     peak_memory_mib: float | None
     parameters: int
     macs: int | None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """`device` is the model of the processor that computed; `cores` are the host's, `threads` those torch used."""
-
-    device: str
-    device_type: str
-    cores: int
-    threads: int
-    driver: str | None
-    torch: str
-    cuda: str | None
-    python: str
-
-
-@dataclass(frozen=True)
-class Code:
-    """The version of this package; `commit` and `dirty` are None where it does not run from its git checkout."""
-
-    commit: str | None
-    dirty: bool | None
-    version: str | None
 
 
 @dataclass(frozen=True)
@@ -190,41 +163,6 @@ def config_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def capture_machine(device: str) -> Machine:
-    """What `device` (`cpu`, `cuda`, `cuda:N`) is, and the software under it."""
-    import torch
-
-    kind = torch.device(device).type
-    return Machine(
-        device=torch.cuda.get_device_name(device) if kind == "cuda" else _cpu_model(),
-        device_type=kind,
-        cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        driver=_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if kind == "cuda" else None,
-        torch=torch.__version__,
-        cuda=torch.version.cuda if kind == "cuda" else None,
-        python=platform.python_version(),
-    )
-
-
-def capture_code() -> Code:
-    """Commit of the checkout that the package runs from, and whether code or experiments differ from it."""
-    commit, dirty = None, None
-    git = ("git", "-C", str(PACKAGE))
-    # An installed package may lie inside the checkout of something else: only one that tracks this file counts.
-    if _output(*git, "ls-files", "--error-unmatch", Path(__file__).name):
-        commit = _output(*git, "rev-parse", "HEAD")
-        dirty = bool(_output(*git, "status", "--porcelain", "--", ".", "../experiments"))
-    return Code(commit=commit, dirty=dirty, version=__version__)
-
-
-def command_line(argv: Sequence[str]) -> str:
-    """The command as one would type it again; absolute paths are cut to their last part."""
-    program = PurePath(argv[0])
-    start = ["python", "-m", f"repro.{program.stem}"] if program.suffix == ".py" else [program.name]
-    return shlex.join([*start, *(_without_paths(argument) for argument in argv[1:])])
-
-
 def exists(folder: Path) -> bool:
     """Whether there is a record, of any status."""
     return (_settled(folder) / "record.json").exists()
@@ -275,12 +213,12 @@ def write(
         _recover(folder)
         new.mkdir(parents=True)
         for name, content in files.items():
-            _write_file(new / name, content)
-        _sync(new)
+            write_file(new / name, content)
+        sync_folder(new)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if not old.exists():
@@ -313,31 +251,6 @@ def _recover(folder: Path) -> None:
     for leftover in (new, old):
         if leftover.exists():
             shutil.rmtree(leftover)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file as a whole or not at all. Raises OSError."""
-    new = path.with_name(f".{path.name}.new")
-    _write_file(new, content)
-    new.replace(path)
-    _sync(path.parent)
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _json(record: Record) -> bytes:
@@ -377,12 +290,7 @@ def _publishable(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return _without_paths(value) if isinstance(value, str) else value
-
-
-def _without_paths(text: str) -> str:
-    pattern = r"""(?:^|(?<=[=,:\[{"']))(?:[A-Za-z]:\\|[/~])[^,\]}"']*"""
-    return re.sub(pattern, lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
+    return without_paths(value) if isinstance(value, str) else value
 
 
 def _parse(plain: Any) -> Record:
@@ -432,21 +340,3 @@ def _cell(key: str, text: str) -> Any:
 def _damaged(path: Path, error: Exception) -> UserError:
     reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0] if str(error) else repr(error)
     return UserError(f"{path}: not a readable record ({reason}): remove its folder and run it again")
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _output(*command: str) -> str | None:
-    """First line a command prints; None where it prints nothing, fails, or is not installed."""
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout.strip() else None

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from repro.command import exit_code
 from repro.errors import RunFailure, UserError
 from repro.experiments import BASELINE, EXPERIMENTS, ablations, choices, compose, difference, flatten, named_keys
+from repro.files import replace_file
 
 README = EXPERIMENTS / "README.md"
 
@@ -67,8 +68,6 @@ def _index(arguments: Sequence[str]) -> None:
     if arguments and not fresh:
         raise RunFailure(f"{README} is not what the YAML files give: run python -m repro.registry")
     if not fresh:
-        from repro.record import replace_file
-
         replace_file(README, content.encode())
     print(f"{README}: {'up to date' if fresh else 'written'}")
 

@@ -13,6 +13,7 @@ from repro.config import Config
 from repro.data.batches import held_out_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
+from repro.environment import capture_code, capture_machine, command_line
 from repro.errors import UserError
 from repro.model import build
 from repro.record import Record
@@ -241,9 +242,9 @@ def _record(wanted: Run, training: Training, status: str, metrics: records.Metri
         ),
         metrics=metrics,
         cost=cost,
-        machine=records.capture_machine(str(training.device)),
-        code=records.capture_code(),
-        command=records.command_line(wanted.command),
+        machine=capture_machine(str(training.device)),
+        code=capture_code(),
+        command=command_line(wanted.command),
         wandb_id=wandb_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         folder=wanted.folder,

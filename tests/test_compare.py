@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repro import compare, record
+from repro import compare
 from tests.synthetic import file_record, make_record
 
 PAGE = "imagenette_small-paper-cpu.md"
@@ -112,7 +112,7 @@ def test_tables_that_cannot_be_written(
     def refuse(path: Path, content: bytes) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(record, "replace_file", refuse)
+    monkeypatch.setattr(compare, "replace_file", refuse)
     assert call(results) == 1
     assert f"could not be written ({os.strerror(code)})" in capsys.readouterr().err
 

@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +9,14 @@ import numpy as np
 import pytest
 
 from repro import record
+from repro.environment import capture_machine
 from repro.errors import RunFailure, UserError
+from tests.interrupting import Kill, interrupt
 from tests.synthetic import answers, file_record, make_curve, make_record
-
-
-class Kill(BaseException):
-    """Stands for SIGKILL: no handler of the code under test may run on it."""
 
 
 def names_under(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, error: BaseException) -> None:
-    """Makes the `call`-th call of a function raise instead."""
-    original, calls = getattr(owner, name), [0]
-
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
-            raise error
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, wrapped)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -76,7 +60,7 @@ def test_not_finite_is_null(tmp_path: Path) -> None:
 def test_no_host_user_or_absolute_path(tmp_path: Path) -> None:
     secret = "/home/somebody/data"
     run = make_record(
-        config={"data": {"root": secret}, "results_dir": f"{secret}/results"}, machine=record.capture_machine("cpu")
+        config={"data": {"root": secret}, "results_dir": f"{secret}/results"}, machine=capture_machine("cpu")
     )
     text = (file_record(tmp_path, run) / "record.json").read_text()
     assert "somebody" not in text
@@ -84,81 +68,11 @@ def test_no_host_user_or_absolute_path(tmp_path: Path) -> None:
     assert '"root": "data"' in text
 
 
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        ("ablation=no_lrn", "ablation=no_lrn"),
-        ("data.root=/home/a/data", "data.root=data"),
-        ("data.root=/home/a/my data/", "'data.root=my data'"),
-        ("data.root=~/data", "data.root=data"),
-        ("x=[/a/b,/c/d]", "'x=[b,d]'"),
-        (r"data.root=C:\users\a\data", "data.root=data"),
-        ("results_dir=out/a", "results_dir=out/a"),
-        ("schedule.drops=[0.5,0.9]", "'schedule.drops=[0.5,0.9]'"),
-    ],
-)
-def test_command_line(argument: str, expected: str) -> None:
-    assert record.command_line(["/usr/lib/repro/run.py", argument]) == f"python -m repro.run {expected}"
-
-
 def test_config_hash_ignores_order_only() -> None:
     first, second = {"a": 1, "b": {"c": 0.1, "d": [1, 2]}}, {"b": {"d": [1, 2], "c": 0.1}, "a": 1}
     assert record.config_hash(first) == record.config_hash(second)
     assert record.config_hash(first) != record.config_hash({**first, "a": 2})
     assert record.config_hash({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
-
-
-def test_machine_names_the_processor() -> None:
-    machine = record.capture_machine("cpu")
-    assert machine.device
-    assert machine.device_type == "cpu"
-    assert (machine.cuda, machine.driver) == (None, None)
-    assert machine.threads >= 1
-
-
-@pytest.mark.cuda
-def test_machine_names_the_gpu() -> None:
-    machine = record.capture_machine("cuda")
-    assert machine.device_type == "cuda"
-    assert machine.cuda is not None
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git checkout with the package's folder in it, both files committed."""
-    package = tmp_path / "repro"
-    package.mkdir()
-    (package / "record.py").write_text("")
-    (tmp_path / "notes.txt").write_text("")
-    monkeypatch.setattr(record, "PACKAGE", package)
-    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "--no-verify", "-m", "a")):
-        subprocess.run(("git", "-C", str(tmp_path), *command), check=True)
-    return tmp_path
-
-
-def test_code_of_a_checkout(checkout: Path) -> None:
-    (checkout / "notes.txt").write_text("neither code nor experiment")
-    (checkout / "results").mkdir()
-    (checkout / "results" / "new.json").write_text("a run does not make the next one dirty")
-    clean = record.capture_code()
-    assert clean.commit is not None
-    assert len(clean.commit) == 40
-    assert clean.dirty is False
-    (checkout / "experiments").mkdir()
-    (checkout / "experiments" / "new.yaml").write_text("")
-    assert record.capture_code() == record.Code(clean.commit, True, clean.version)
-
-
-def test_package_inside_a_foreign_checkout_has_no_commit(checkout: Path) -> None:
-    subprocess.run(("git", "-C", str(checkout), "rm", "-q", "--cached", "repro/record.py"), check=True)
-    assert record.capture_code().commit is None
-    assert record.capture_code().dirty is None
-
-
-def test_no_git_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(checkout))
-    assert record.capture_code().commit is None
 
 
 def test_prepare_results_makes_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
@@ -198,7 +112,7 @@ def test_prepare_results_refused(
     assert names_under(tmp_path) == []
 
 
-@pytest.mark.parametrize(("step", "call"), [("_write_file", 1), ("_write_file", 3), ("_sync", 1)])
+@pytest.mark.parametrize(("step", "call"), [("write_file", 1), ("write_file", 3), ("sync_folder", 1)])
 def test_disk_full_keeps_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int) -> None:
     folder = file_record(tmp_path, make_record(error=25.0))
     interrupt(monkeypatch, record, step, call, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
@@ -208,7 +122,12 @@ def test_disk_full_keeps_the_old_record(tmp_path: Path, monkeypatch: pytest.Monk
     assert names_under(folder.parent) == ["seed0"]
 
 
-CRASHES = [("_write_file", call) for call in (1, 2, 3)] + [("_sync", 1), ("rename", 1), ("rename", 2), ("_sync", 2)]
+CRASHES = [("write_file", call) for call in (1, 2, 3)] + [
+    ("sync_folder", 1),
+    ("rename", 1),
+    ("rename", 2),
+    ("sync_folder", 2),
+]
 
 
 @pytest.mark.parametrize(("step", "call"), CRASHES)
@@ -224,7 +143,7 @@ def test_kill_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ste
         with pytest.raises(Kill):
             file_record(tmp_path, make_record(error=30.0))
     found = record.find(tmp_path)
-    assert len(found) == (1 if older or (step, call) == ("_sync", 2) else 0)
+    assert len(found) == (1 if older or (step, call) == ("sync_folder", 2) else 0)
     assert record.exists(folder) == bool(found)
     for run in found:
         assert run.metrics.ten_crops.top1 in (25.0, 30.0)
@@ -238,21 +157,12 @@ def test_kill_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ste
 
 def test_two_kills_in_a_row_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = file_record(tmp_path, make_record(error=25.0))
-    for owner, name, call, error in ((Path, "rename", 2, 30.0), (record, "_write_file", 1, 35.0)):
+    for owner, name, call, error in ((Path, "rename", 2, 30.0), (record, "write_file", 1, 35.0)):
         with monkeypatch.context() as patch:
             interrupt(patch, owner, name, call, Kill())
             with pytest.raises(Kill):
                 file_record(tmp_path, make_record(error=error))
     assert record.read(folder).metrics.ten_crops.top1 == 30.0
-
-
-def test_replace_file_is_whole_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "table.md"
-    record.replace_file(path, b"old")
-    interrupt(monkeypatch, Path, "replace", 1, Kill())
-    with pytest.raises(Kill):
-        record.replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def edit(folder: Path, **changed: Any) -> None:

@@ -22,7 +22,7 @@ from repro.data.sources import Files, Listing, bad_files
 from repro.data.square import read_square
 from repro.data.statistics import measure
 from repro.errors import RunFailure, UserError
-from repro.record import replace_file
+from repro.files import replace_file
 
 FORMAT = 1  # of the folder's files; another one is prepared again
 BLOCK_BYTES = 2**25  # pixels decoded, written and recorded at a time

@@ -1,0 +1,77 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from repro import environment
+from repro.environment import Code, capture_code, capture_machine, command_line
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("ablation=no_lrn", "ablation=no_lrn"),
+        ("data.root=/home/a/data", "data.root=data"),
+        ("data.root=/home/a/my data/", "'data.root=my data'"),
+        ("data.root=~/data", "data.root=data"),
+        ("x=[/a/b,/c/d]", "'x=[b,d]'"),
+        (r"data.root=C:\users\a\data", "data.root=data"),
+        ("results_dir=out/a", "results_dir=out/a"),
+        ("schedule.drops=[0.5,0.9]", "'schedule.drops=[0.5,0.9]'"),
+    ],
+)
+def test_command_line(argument: str, expected: str) -> None:
+    assert command_line(["/usr/lib/repro/run.py", argument]) == f"python -m repro.run {expected}"
+
+
+def test_machine_names_the_processor() -> None:
+    machine = capture_machine("cpu")
+    assert machine.device
+    assert machine.device_type == "cpu"
+    assert (machine.cuda, machine.driver) == (None, None)
+    assert machine.threads >= 1
+
+
+@pytest.mark.cuda
+def test_machine_names_the_gpu() -> None:
+    machine = capture_machine("cuda")
+    assert machine.device_type == "cuda"
+    assert machine.cuda is not None
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git checkout with the package's folder in it, both files committed."""
+    package = tmp_path / "repro"
+    package.mkdir()
+    (package / "environment.py").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    monkeypatch.setattr(environment, "PACKAGE", package)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "--no-verify", "-m", "a")):
+        subprocess.run(("git", "-C", str(tmp_path), *command), check=True)
+    return tmp_path
+
+
+def test_code_of_a_checkout(checkout: Path) -> None:
+    (checkout / "notes.txt").write_text("neither code nor experiment")
+    (checkout / "results").mkdir()
+    (checkout / "results" / "new.json").write_text("a run does not make the next one dirty")
+    clean = capture_code()
+    assert clean.commit is not None
+    assert len(clean.commit) == 40
+    assert clean.dirty is False
+    (checkout / "experiments").mkdir()
+    (checkout / "experiments" / "new.yaml").write_text("")
+    assert capture_code() == Code(clean.commit, True, clean.version)
+
+
+def test_package_inside_a_foreign_checkout_has_no_commit(checkout: Path) -> None:
+    subprocess.run(("git", "-C", str(checkout), "rm", "-q", "--cached", "repro/environment.py"), check=True)
+    assert capture_code().commit is None
+    assert capture_code().dirty is None
+
+
+def test_no_git_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    assert capture_code().commit is None
