@@ -508,8 +508,10 @@ class Config:
                 f"model.init.keep_gain: model.net={model.net.name} has no full-width net to keep the gain of",
             ),
             (
-                norm.kind is Normalization.batch_norm and self.train.micro_batch is not None,
-                "train.micro_batch: batch normalisation sees the parts, not the batch: leave micro_batch out",
+                norm.kind is Normalization.batch_norm
+                and (self.train.micro_batch is not None or self.train.checkpoint_activations),
+                "batch normalisation sees the parts of a batch, or sees it twice: leave train.micro_batch and"
+                " train.checkpoint_activations out",
             ),
         ]
 

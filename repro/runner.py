@@ -1,12 +1,14 @@
 """One run from configuration to record: data, network, training, evaluation, files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from repro import record as records
 from repro.config import Config
@@ -74,13 +76,35 @@ def run(wanted: Run, screen: Screen) -> Record:
     config = wanted.config
     records.prepare_results(config.results_dir)
     device = choose_device(config.train.device)
-    finished = _finished(wanted, device)
-    if finished is not None:
-        screen.skipped(finished)
-        return finished
-    data = open_data(config.data)
-    _check_data(config, data)
-    training = _training(wanted, data, device, screen)
+    with _only_one(wanted):
+        finished = _finished(wanted, device)
+        if finished is not None:
+            screen.skipped(finished)
+            return finished
+        data = open_data(config.data)
+        _check_data(config, data)
+        return _train(wanted, _training(wanted, data, device, screen), screen)
+
+
+@contextmanager
+def _only_one(wanted: Run) -> Iterator[None]:
+    """Keeps a second process off the same run. UserError in the second one, or where the folder cannot be made."""
+    lock = FileLock(wanted.raw / "run.lock", blocking=False)
+    try:
+        wanted.raw.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{wanted.folder}: another process is making this run: wait for it, or end it") from error
+    except OSError as error:
+        raise UserError(f"{wanted.raw}: cannot be written ({error.strerror}): choose another results_dir") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train(wanted: Run, training: Training, screen: Screen) -> Record:
+    """From the last checkpoint to the record."""
     with _tracker(wanted) as tracker:
         screen.begin(str(wanted.folder), training)
         for row in training.curve:
@@ -198,10 +222,10 @@ def _file(wanted: Run, training: Training, status: str, measured: _Measured, tra
 
 def _measure(training: Training) -> _Measured:
     """Both crop modes on the validation set, and the centre crops of the training set."""
-    network, pixels, precision = training.network, training.pixels, training.config.train.precision
-    centre = evaluate(network, training.data.val, pixels, precision)
-    ten = evaluate(network, training.data.val, pixels, precision, ten_crops=True)
-    train = evaluate(network, training.train_split, pixels, precision, at_most=TRAIN_IMAGES_EVALUATED)
+    network, pixels, config = training.network, training.pixels, training.config.train
+    centre = evaluate(network, training.data.val, pixels, config)
+    ten = evaluate(network, training.data.val, pixels, config, ten_crops=True)
+    train = evaluate(network, training.train_split, pixels, config, at_most=TRAIN_IMAGES_EVALUATED)
     metrics = records.Metrics(
         records.Errors(centre.top1, centre.top5),
         records.Errors(ten.top1, ten.top5),

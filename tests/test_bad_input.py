@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from repro import record as records
 from repro.errors import UserError
@@ -249,3 +250,8 @@ def test_a_damaged_record(stopped: Path, refuse: Refuse, results: Path) -> None:
     error = refuse()
     assert f"{path}: not a readable record" in error
     assert "remove" in error
+
+
+def test_a_second_process_on_the_same_run(stopped: Path, refuse: Refuse) -> None:
+    with FileLock(stopped.parent / "run.lock"):
+        assert "another process is making this run" in refuse()

@@ -86,7 +86,7 @@ def test_every_promised_ablation_exists() -> None:
 def test_an_ablation_changes_exactly_the_keys_that_its_file_names(
     name: str, plain: dict[tuple[str, str], Config]
 ) -> None:
-    recipe, setup = places(name)[0]
+    recipe, setup = max(places(name), key=lambda place: len(changes(name, *place)))
     changed = difference(compose([f"recipe={recipe}", f"setup={setup}", f"ablation={name}"]), plain[recipe, setup])
     assert {key: value for key, (_, value) in changed.items()} == named_keys(name)
     assert bool(changed) == (name != "baseline")
@@ -211,7 +211,7 @@ def test_long_names_are_cut_and_stay_apart(plain: dict[tuple[str, str], Config])
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["setup=cifar10", "ablation=no_pca_color"], r"setup=cifar10; it applies to setup=embedded, .*ilsvrc2010$"),
+        (["setup=cifar10", "ablation=no_pca_color"], r"setup=cifar10; it applies to model.net=alexnet$"),
         (["recipe=source", "ablation=crop_per_32"], r"recipe=source setup=embedded; it applies to recipe=paper and"),
         (["ablation=[sigmoid,tanh]"], r"sigmoid and tanh both set model\.activation"),
         (["ablation=[no_flip,no_augmentation]"], r"no_augmentation contains no_flip: write ablation=no_augmentation"),

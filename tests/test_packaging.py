@@ -47,7 +47,7 @@ def test_the_wheel_holds_the_package_and_every_experiment(wheel: Path) -> None:
     files = {f"repro/_experiments/{path.relative_to(experiments)}" for path in experiments.rglob("*.yaml")}
     assert "repro/_experiments/config.yaml" in files
     info = f"alexnet_repro-{repro.__version__}.dist-info"
-    assert modules | files <= names
+    assert modules | files | {"repro/_results/paper.csv"} <= names
     assert {name.split("/")[0] for name in names} == {"repro", info}
     assert f"{info}/licenses/LICENSE" in names
 

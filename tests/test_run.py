@@ -104,7 +104,7 @@ def test_a_run_leaves_a_whole_record(finished: Path) -> None:
 
 def test_a_run_keeps_its_weights_and_no_checkpoint(finished: Path) -> None:
     raw = finished / "raw" / records.find(finished)[0].folder.relative_to(finished / "runs")
-    assert [path.name for path in raw.iterdir()] == ["weights.pt"]
+    assert sorted(path.name for path in raw.iterdir()) == ["run.lock", "weights.pt"]
 
 
 def test_a_record_does_not_tell_where_it_was_made(finished: Path, images: Path) -> None:

@@ -23,11 +23,7 @@ def held_out(config: Config, data: ImageData) -> tuple[Split, Split | None]:
     order = np.random.default_rng(config.seed).permutation(len(data.train.labels))
     count = held_out_count(config, len(order))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
-    return _subset(data.train, kept), _subset(data.train, held)
-
-
-def _subset(split: Split, indices: np.ndarray) -> Split:
-    return Split(split.images[indices], split.labels[indices])
+    return data.train.subset(kept), data.train.subset(held)
 
 
 def epoch_seed(seed: int, epoch: int, stream: str) -> int:
@@ -53,7 +49,7 @@ def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -
         share_done = (epoch + start / count) / config.train.epochs
         windows = random_windows(config.augment, len(indices), pixels.border, generator)
         noise = color_draws(config.augment, len(indices), share_done, generator)
-        crops = cut(split.images, indices, windows, pixels.crop)
+        crops = cut(split.images, split.places(indices), windows, pixels.crop)
         yield pixels.prepare(crops, windows, noise), torch.from_numpy(split.labels[indices]).to(pixels.device)
 
 
@@ -66,5 +62,5 @@ def fixed_batches(
         chosen = indices[start : start + batch]
         full = torch.full((len(chosen),), 0)
         windows = Windows(full + top, full + left, torch.full((len(chosen),), mirrored))
-        crops = cut(split.images, chosen, windows, pixels.crop)
+        crops = cut(split.images, split.places(chosen), windows, pixels.crop)
         yield pixels.prepare(crops, windows), torch.from_numpy(split.labels[chosen]).to(pixels.device)

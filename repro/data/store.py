@@ -23,10 +23,19 @@ VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, S, S, 3) uint8, memory-mapped, and their labels (N,) int64."""
+    """Images (M, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of all of them or of those at `rows` (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
+    rows: np.ndarray | None = None
+
+    def subset(self, rows: np.ndarray) -> "Split":
+        """The same images, of which only those at `rows` count; nothing is copied."""
+        return Split(self.images, self.labels[rows], rows)
+
+    def places(self, indices: np.ndarray) -> np.ndarray:
+        """Where in `images` the images with these indices lie."""
+        return indices if self.rows is None else self.rows[indices]
 
 
 @dataclass(frozen=True)

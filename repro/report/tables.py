@@ -19,7 +19,7 @@ from repro.report.effects import MAIN, MEASURES, TOPS, Arm, Comparison, Measure,
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_SHIPPED = Path(__file__).parents[1] / "_paper.csv"  # where a wheel puts it
+_SHIPPED = Path(__file__).parents[1] / "_results" / "paper.csv"  # where a wheel puts it
 PAPER = _SHIPPED if _SHIPPED.exists() else Path(__file__).parents[2] / "results" / "paper.csv"
 CROP_WORDS = {CENTRE: "centre crop", TEN_CROPS: "ten crops"}
 WRITTEN_BY = "Written by `python -m repro.compare` from the records in `../runs`; do not edit.\n"

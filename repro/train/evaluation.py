@@ -7,15 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repro.config import Precision
+from repro.config import TrainConfig
 from repro.data.augmentation import Pixels, ten_windows
 from repro.data.batches import fixed_batches
 from repro.data.store import Split
 from repro.model import Network
 from repro.train.precision import arithmetic
-
-BATCH = 256
-"""Images at once: changes speed and memory, not the result."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,20 @@ class Evaluation:
 
 @torch.no_grad()
 def probabilities(
-    network: Network, split: Split, pixels: Pixels, precision: Precision, ten_crops: bool, indices: np.ndarray
+    network: Network, split: Split, pixels: Pixels, train: TrainConfig, ten_crops: bool, indices: np.ndarray
 ) -> Tensor:
-    """Softmax outputs (N, classes); for ten crops the mean of the ten softmax outputs, not of the logits."""
+    """Softmax outputs (N, classes); for ten crops the mean of the ten softmax outputs, not of the logits.
+
+    Takes twice as many images at once as a training step, which keeps activations and gradients too.
+    """
     network.eval()
+    at_once = 2 * (train.micro_batch or train.batch_size)
     places = ten_windows(pixels.border) if ten_crops else [ten_windows(pixels.border)[2]]
     total = torch.zeros(())
     for place in places:
         outputs = []
-        for images, _ in fixed_batches(split, pixels, place, indices, BATCH):
-            with arithmetic(pixels.device, precision):
+        for images, _ in fixed_batches(split, pixels, place, indices, at_once):
+            with arithmetic(pixels.device, train.precision):
                 logits = network(images)
             outputs.append(F.softmax(logits.float(), dim=1).cpu())
         total = total + torch.cat(outputs) / len(places)
@@ -50,7 +51,7 @@ def evaluate(
     network: Network,
     split: Split,
     pixels: Pixels,
-    precision: Precision,
+    train: TrainConfig,
     ten_crops: bool = False,
     at_most: int | None = None,
 ) -> Evaluation:
@@ -60,7 +61,7 @@ def evaluate(
     """
     count = len(split.labels)
     indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
-    outputs = probabilities(network, split, pixels, precision, ten_crops, indices)
+    outputs = probabilities(network, split, pixels, train, ten_crops, indices)
     labels = torch.from_numpy(split.labels[indices])
     guesses = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
     hits = guesses == labels[:, None]

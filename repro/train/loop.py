@@ -154,7 +154,7 @@ class Training:
         tally.images += count
 
     def _evaluate(self, split: Split) -> Any:
-        return evaluate(self.network, split, self.pixels, self.config.train.precision)
+        return evaluate(self.network, split, self.pixels, self.config.train)
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
         loss, error = tally.means()

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repro.config import Config, Precision
+from repro.config import Config, TrainConfig
 from repro.data.augmentation import Pixels, ten_windows
 from repro.data.store import ImageData, Split
 from repro.model import Network
-from repro.train import evaluation
 from repro.train.evaluation import evaluate, probabilities
 from tests.tiny import tiny_data
 
@@ -69,7 +68,7 @@ def test_the_centre_crop_is_a_slice() -> None:
     config = Config()
     config.data.image_size, config.data.crop = 72, 64
     network = hand_made(lambda x: x.new_zeros(len(x), 4))
-    evaluate(network, data.val, Pixels(config, data, torch.device("cpu")), Precision.fp32)
+    evaluate(network, data.val, Pixels(config, data, torch.device("cpu")), TrainConfig())
     centred = data.val.images[:, 4:68, 4:68].astype(np.float32) - data.mean[4:68, 4:68]
     torch.testing.assert_close(shown(network), torch.from_numpy(centred).permute(0, 3, 1, 2))
 
@@ -77,7 +76,7 @@ def test_the_centre_crop_is_a_slice() -> None:
 def test_ten_crops_show_every_window_and_its_mirror_image() -> None:
     image = np.arange(SIDE * SIDE * 3).reshape(1, SIDE, SIDE, 3)
     network = hand_made(lambda x: x.new_zeros(len(x), 2))
-    evaluate(network, *pixels_of(image), Precision.fp32, ten_crops=True)
+    evaluate(network, *pixels_of(image), TrainConfig(), ten_crops=True)
     plain = [image[0, top : top + 2, left : left + 2] for top, left in ((0, 0), (0, 4), (2, 2), (4, 0), (4, 4))]
     expected = np.stack([*plain, *(crop[:, ::-1] for crop in plain)]).astype(np.float32)
     torch.testing.assert_close(shown(network), torch.from_numpy(expected).permute(0, 3, 1, 2))
@@ -93,11 +92,11 @@ def test_ten_crops_average_the_softmax_outputs_not_the_logits() -> None:
 
     split, pixels = pixels_of(image, [1])
     network = hand_made(logits)
-    outputs = probabilities(network, split, pixels, Precision.fp32, ten_crops=True, indices=np.array([0]))
+    outputs = probabilities(network, split, pixels, TrainConfig(), ten_crops=True, indices=np.array([0]))
     expected = (1 + 9 / (1 + np.exp(1))) / 10
     torch.testing.assert_close(outputs, torch.tensor([[expected, 1 - expected]], dtype=torch.float32))
     assert logits(shown(network)).mean(0).argmax() == 0
-    result = evaluate(network, split, pixels, Precision.fp32, ten_crops=True)
+    result = evaluate(network, split, pixels, TrainConfig(), ten_crops=True)
     assert result.top1 == 0
     assert result.loss == pytest.approx(-np.log(1 - expected))
 
@@ -108,7 +107,7 @@ def test_top1_and_top5_count_the_first_guess_and_the_first_five() -> None:
     def logits(x: Tensor) -> Tensor:
         return -torch.arange(10.0).expand(len(x), 10)  # guesses 0, 1, 2, 3, 4 in this order
 
-    result = evaluate(hand_made(logits), split, pixels, Precision.fp32)
+    result = evaluate(hand_made(logits), split, pixels, TrainConfig())
     assert (result.top1, result.top5) == (75, 50)
     assert result.correct.tolist() == [True, False, False, False]
     assert result.correct.dtype == bool
@@ -118,13 +117,13 @@ def test_top1_and_top5_count_the_first_guess_and_the_first_five() -> None:
 
 def test_with_two_classes_nothing_is_beyond_the_first_five() -> None:
     split, pixels = pixels_of(numbered(2), [0, 1])
-    result = evaluate(hand_made(lambda x: torch.eye(2)[[0, 0]]), split, pixels, Precision.fp32)
+    result = evaluate(hand_made(lambda x: torch.eye(2)[[0, 0]]), split, pixels, TrainConfig())
     assert (result.top1, result.top5) == (50, 0)
 
 
 def test_a_probability_that_underflows_has_a_finite_loss() -> None:
     split, pixels = pixels_of(numbered(1), [1])
-    result = evaluate(hand_made(lambda x: torch.tensor([[1e4, 0.0]])), split, pixels, Precision.fp32)
+    result = evaluate(hand_made(lambda x: torch.tensor([[1e4, 0.0]])), split, pixels, TrainConfig())
     assert 80 < result.loss < 100
 
 
@@ -133,19 +132,20 @@ def test_a_probability_that_underflows_has_a_finite_loss() -> None:
 )
 def test_at_most_takes_evenly_spaced_images(at_most: int | None, chosen: list[int]) -> None:
     network = hand_made(lambda x: x.new_zeros(len(x), 2))
-    result = evaluate(network, *pixels_of(numbered(10)), Precision.fp32, at_most=at_most)
+    result = evaluate(network, *pixels_of(numbered(10)), TrainConfig(), at_most=at_most)
     assert first_pixel(shown(network)).tolist() == list(chosen)
     assert len(result.correct) == len(chosen)
 
 
-def test_the_batch_of_the_evaluation_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_images_at_once_changes_nothing() -> None:
     split, pixels = pixels_of(numbered(10), [0, 1] * 5)
 
     def logits(x: Tensor) -> Tensor:
         return torch.stack([first_pixel(x) - 4.5, torch.zeros(len(x))], dim=1)
 
-    whole = evaluate(hand_made(logits), split, pixels, Precision.fp32, ten_crops=True)
-    monkeypatch.setattr(evaluation, "BATCH", 3)
-    parts = evaluate(hand_made(logits), split, pixels, Precision.fp32, ten_crops=True)
+    whole = evaluate(hand_made(logits), split, pixels, TrainConfig(), ten_crops=True)
+    network = hand_made(logits)
+    parts = evaluate(network, split, pixels, TrainConfig(micro_batch=2), ten_crops=True)
+    assert [len(shown) for shown in cast(HandMade, network).shown[:3]] == [4, 4, 2]
     assert (parts.top1, parts.top5, parts.loss) == (whole.top1, whole.top5, whole.loss)
     assert parts.correct.tolist() == whole.correct.tolist()

@@ -106,7 +106,7 @@ def test_the_curve_holds_means_over_images_not_over_batches(tmp_path: Path) -> N
     config.optimizer.lr = 1e-12  # the network stands still
     training = trained(config, tmp_path)
     train, val = (
-        evaluate(training.network, split, training.pixels, Precision.fp32)
+        evaluate(training.network, split, training.pixels, training.config.train)
         for split in (training.data.train, training.data.val)
     )
     row = training.curve[0]
