@@ -87,6 +87,6 @@ def _classifier(config: ModelConfig, inputs: int, classes: int) -> Stages:
             number = name[-1]
             stages += [(name, linear), (f"{config.activation.value}{number}", activation(config))]
             if config.dropout.rate:
-                stages.append((f"dropout{number}", dropout(config.dropout)))
+                stages.append((f"dropout{number}", dropout(config.dropout, units)))
             inputs = units
     return [*stages, ("fc8", nn.Linear(inputs, classes))]

@@ -26,9 +26,10 @@ def build_cifar(config: ModelConfig, classes: int, crop: int) -> Network:
     else:
         stages += _local(config, side=output_shape(nn.Sequential(OrderedDict(stages)), crop)[-1])
     features = nn.Sequential(OrderedDict(stages))
-    classifier: Stages = [("fc10", nn.Linear(math.prod(output_shape(features, crop)), classes))]
+    inputs = math.prod(output_shape(features, crop))
+    classifier: Stages = [("fc10", nn.Linear(inputs, classes))]
     if config.dropout.rate:
-        classifier.insert(0, ("dropout10", dropout(config.dropout)))
+        classifier.insert(0, ("dropout10", dropout(config.dropout, inputs)))
     return Network(features, nn.Sequential(OrderedDict(classifier)))
 
 

@@ -75,18 +75,28 @@ class LocallyConnected(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout as in section 4.2: a mask in training, outputs times the keep rate at test; nothing is rescaled."""
+    """Dropout as in section 4.2: a mask in training, outputs times the keep rate at test; nothing is rescaled.
 
-    def __init__(self, rate: float) -> None:
-        """`rate`: probability that a unit is set to zero."""
+    `inverted`: outputs divided by the keep rate in training, and left alone at test.
+    """
+
+    def __init__(self, rate: float, units: int, inverted: bool = False) -> None:
+        """`rate`: probability that one of the (N, units) is set to zero."""
         super().__init__()
-        self.rate = rate
+        self.rate, self.units, self.inverted = rate, units, inverted
+        self.mask: Tensor | None = None
+        """The next mask (N, units), where a batch comes in parts that share one drawn for the whole."""
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        """Which units of a batch are kept, (N, units) bool, from torch's global generator."""
+        return torch.rand(count, self.units, device=device) >= self.rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, same shape out."""
+        """(N, units), same shape out."""
         if not self.training:
-            return x * (1 - self.rate)
-        return x * (torch.rand(x.shape, device=x.device) >= self.rate)
+            return x if self.inverted else x * (1 - self.rate)
+        mask = self.draw(len(x), x.device) if self.mask is None else self.mask
+        return x * mask / (1 - self.rate) if self.inverted else x * mask
 
 
 def fan_in(layer: nn.Module) -> int:

@@ -28,9 +28,9 @@ def pool(config: PoolConfig) -> nn.Module:
     return nn.AvgPool2d(config.size, config.stride, ceil_mode=True, count_include_pad=False)
 
 
-def dropout(config: DropoutConfig) -> nn.Module:
-    """Dropout of a hidden layer's outputs, section 4.2."""
-    return Dropout(config.rate) if config.kind is DropoutKind.paper else nn.Dropout(config.rate)
+def dropout(config: DropoutConfig, units: int) -> nn.Module:
+    """Dropout of a hidden layer's outputs (N, units), section 4.2."""
+    return Dropout(config.rate, units, inverted=config.kind is DropoutKind.inverted)
 
 
 def normalization(config: ModelConfig, maps: int) -> list[nn.Module]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from repro.data.batches import epoch_seed, held_out, training_batches
 from repro.data.store import ImageData, Split
 from repro.errors import RunFailure
 from repro.model import Network
+from repro.model.network import Dropout
 from repro.train import checkpoint
 from repro.train.evaluation import evaluate
 from repro.train.optimizer import make_optimizer
@@ -137,7 +138,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         part = self.config.train.micro_batch or count
         try:
-            for x, y in zip(images.split(part), labels.split(part), strict=True):
+            for x, y in self._parts(images, labels, part):
                 with arithmetic(self.device, self.config.train.precision):
                     logits = self.network(x)
                 loss = F.cross_entropy(logits.float(), y, reduction="sum")
@@ -152,6 +153,22 @@ class Training:
                 raise
             raise RunFailure(_smaller_parts(part, self.config.train.batch_size)) from error
         tally.images += count
+
+    def _parts(self, images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """A batch in parts that meet the dropout masks which the whole would have met."""
+        count = len(labels)
+        if size >= count:
+            yield images, labels
+            return
+        layers = [layer for layer in self.network.modules() if isinstance(layer, Dropout)]
+        masks = [layer.draw(count, self.device) for layer in layers]
+        for start in range(0, count, size):
+            rows = slice(start, start + size)
+            for layer, mask in zip(layers, masks, strict=True):
+                layer.mask = mask[rows]
+            yield images[rows], labels[rows]
+        for layer in layers:
+            layer.mask = None
 
     def _evaluate(self, split: Split) -> Any:
         return evaluate(self.network, split, self.pixels, self.config.train)

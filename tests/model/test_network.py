@@ -1,7 +1,6 @@
 """The layers that PyTorch lacks."""
 
 import torch
-from torch import nn
 
 from repro.model.network import ColumnLinear, Dropout
 
@@ -9,7 +8,7 @@ from repro.model.network import ColumnLinear, Dropout
 def test_dropout_in_training_masks_without_rescaling() -> None:
     torch.manual_seed(0)
     x = torch.rand(200, 500) + 1
-    out = Dropout(0.3)(x)
+    out = Dropout(0.3, 500)(x)
     kept = out != 0
     assert torch.equal(out[kept], x[kept])
     assert abs(kept.float().mean().item() - 0.7) < 5 * (0.3 * 0.7 / x.numel()) ** 0.5
@@ -17,15 +16,22 @@ def test_dropout_in_training_masks_without_rescaling() -> None:
 
 def test_dropout_at_test_multiplies_by_the_keep_rate() -> None:
     x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(Dropout(0.3).eval()(x), x * 0.7)
+    torch.testing.assert_close(Dropout(0.3, 7).eval()(x), x * 0.7)
 
 
-def test_paper_and_inverted_dropout_differ_by_the_keep_rate() -> None:
+def test_inverted_dropout_rescales_in_training_and_not_at_test() -> None:
     x = torch.rand(50, 60) + 1
-    torch.manual_seed(3)
-    ours = Dropout(0.5)(x)
-    assert set((nn.Dropout(0.5)(x) / x).unique().round().tolist()) == {0.0, 2.0}
-    assert set((ours / x).unique().tolist()) == {0.0, 1.0}
+    layer = Dropout(0.25, 60, inverted=True)
+    ratio = layer(x) / x
+    assert ((ratio == 0) | (ratio - 4 / 3).abs().lt(1e-6)).all()
+    assert abs(ratio.mean().item() - 1) < 5 * (0.25 / 0.75 / x.numel()) ** 0.5
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_a_given_mask_is_used() -> None:
+    layer = Dropout(0.5, 3)
+    layer.mask = torch.tensor([[True, False, True]])
+    assert layer(torch.ones(1, 3)).tolist() == [[1.0, 0.0, 1.0]]
 
 
 def test_column_linear_is_one_linear_layer_a_column() -> None:
