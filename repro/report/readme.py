@@ -7,7 +7,7 @@ from repro import stats
 from repro.config import Source
 from repro.record import Record
 from repro.report.effects import MAIN, Arm, Comparison, comparisons
-from repro.report.tables import interval, markdown, published_effect, verdict
+from repro.report.tables import interval, markdown, published_effect, threads, verdict
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
@@ -30,11 +30,10 @@ def updated(readme: Path, runs: Iterable[Record]) -> str | None:
 def _section(part: Comparison) -> str:
     minutes = [run.cost.minutes for arm in part.arms for run in arm.complete.values()]
     cost = f", {sum(minutes) / len(minutes):.1f} minutes of training a run" if minutes else ""
-    threads = ", ".join(sorted({str(run.machine.threads) for arm in part.arms for run in arm.runs}))
     link = f"results/tables/{part.setup}-{part.recipe}-{part.device_type}.md"
     title = (
         f"[`setup={part.setup} recipe={part.recipe}`]({link}): {part.data.val_images} validation images of"
-        f" {part.data.source}, ten crops, {part.device} with {threads} thread(s){cost}.\n"
+        f" {part.data.source}, ten crops, {part.device} with {threads(part)}{cost}.\n"
     )
     return "\n".join([title, markdown(HEADER, [_row(part, arm) for arm in part.arms])])
 

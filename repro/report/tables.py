@@ -144,12 +144,11 @@ def _hashes(part: Comparison) -> str:
 
 def _section(part: Comparison, title: str) -> str:
     data, runs = part.data, [run for arm in part.arms for run in arm.runs]
-    threads = _list(run.machine.threads for run in runs)
     software = _list(run.machine.torch for run in runs)
     lines = [
         f"## {title}\n",
         f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
-        f" {part.device}, {threads} threads, torch {software}. Fingerprints: {_hashes(part)}.\n",
+        f" {part.device}, {threads(part)}, torch {software}. Fingerprints: {_hashes(part)}.\n",
         "### Effect of each change on the error\n",
         markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
         "### Errors and cost\n",
@@ -158,6 +157,12 @@ def _section(part: Comparison, title: str) -> str:
     if missing := part.missing_runs():
         lines.append("Runs that are missing:\n\n" + "".join(f"    {command}\n" for command in missing))
     return "\n".join(lines)
+
+
+def threads(part: Comparison) -> str:
+    """`1 thread`, `2 threads`, or `1, 2 threads` where runs differ."""
+    counts = _list(run.machine.threads for arm in part.arms for run in arm.runs)
+    return f"{counts} thread{'' if counts == '1' else 's'}"
 
 
 EFFECT_HEADER = (
