@@ -7,7 +7,7 @@ neurons are the outputs of layers with weights, as in the caption of the paper's
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from repro.command import exit_code
@@ -39,9 +39,8 @@ def layer_table(config: Config, classes: int) -> list[Layer]:
 
     from repro.model import build
 
-    shapes_only = replace(config, train=replace(config.train, compile=False))  # it would take longer than all else
     with torch.device("meta"):
-        network = build(shapes_only, classes).eval()
+        network = build(config, classes).eval()
         rows: list[Layer] = []
         for name, module in [*network.features.named_children(), *network.classifier.named_children()]:
             module.register_forward_hook(_row_of(name, rows))

@@ -1,6 +1,6 @@
 """One run from configuration to record: data, network, training, evaluation, files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,7 +109,7 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
         screen.begin(str(wanted.folder), training)
         for row in training.curve:
             tracker.log_epoch(row)
-        training.on_epoch = _both(screen.epoch, tracker)
+        training.on_epoch = _both(screen.epoch, tracker.log_epoch)
         try:
             training.run()
             screen.evaluating()
@@ -202,10 +202,10 @@ def _tracker(wanted: Run) -> Tracker:
     )
 
 
-def _both(show: Any, tracker: Tracker) -> Any:
+def _both(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
     def on_epoch(row: dict[str, Any]) -> None:
-        show(row)
-        tracker.log_epoch(row)
+        for listener in listeners:
+            listener(row)
 
     return on_epoch
 

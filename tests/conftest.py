@@ -75,6 +75,29 @@ def real_images() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="module", name="one_thread")
+def _one_thread() -> Iterator[None]:
+    """Keeps torch to one thread, see `tests.tiny`."""
+    from tests.tiny import one_thread
+
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a few images for `tests.tiny.WORDS`."""
+    from tests.tiny import make_image_folder
+
+    return make_image_folder(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A place for records that does not exist yet."""
+    return tmp_path / "results"
+
+
 @pytest.fixture
 def benchmark_images(
     benchmark: BenchmarkFixture, request: pytest.FixtureRequest

@@ -2,7 +2,7 @@
 
 import errno
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,11 @@ from repro.model import Network
 from repro.report.terminal import Screen
 from repro.runner import choose_device
 from repro.train import checkpoint
-from tests.tiny import WORDS, make_image_folder, one_thread, only_record, run_command
+from tests.tiny import WORDS, make_image_folder, only_record, run_command
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Refuse = Callable[..., str]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_image_folder(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return tmp_path / "results"
 
 
 @pytest.fixture

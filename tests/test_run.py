@@ -16,28 +16,14 @@ import pytest
 from repro import record as records
 from repro import runner
 from repro.report.terminal import Screen
-from tests.tiny import WORDS, content, make_image_folder, one_thread, only_record, run_command
+from tests.tiny import WORDS, content, only_record, run_command
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 12  # enough for a signal to arrive in the middle
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Start = Callable[..., int]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_image_folder(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return tmp_path / "results"
 
 
 @pytest.fixture

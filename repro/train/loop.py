@@ -19,7 +19,7 @@ from repro.errors import RunFailure
 from repro.model import Network
 from repro.model.network import Dropout
 from repro.train import checkpoint
-from repro.train.evaluation import evaluate
+from repro.train.evaluation import Evaluation, evaluate
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import arithmetic
 from repro.train.schedule import Schedule
@@ -170,7 +170,7 @@ class Training:
         for layer in layers:
             layer.mask = None
 
-    def _evaluate(self, split: Split) -> Any:
+    def _evaluate(self, split: Split) -> Evaluation:
         return evaluate(self.network, split, self.pixels, self.config.train)
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
