@@ -25,11 +25,15 @@ class Net(Enum):
 
 
 class Conv1Input(Enum):
-    """How conv1 gets its 55 positions from a 224-pixel crop (section 3.5)."""
+    """How conv1 gets its 55 positions from a 224-pixel crop (section 3.5).
+
+    `zero_all_sides`: two zeros on each side (torchvision). `one_zero_all_sides`: one, which makes 54 (d2l).
+    """
 
     zero_right_bottom = "zero_right_bottom"
     real_pixels = "real_pixels"
     zero_all_sides = "zero_all_sides"
+    one_zero_all_sides = "one_zero_all_sides"
 
 
 class Order(Enum):
@@ -80,12 +84,20 @@ class DropoutKind(Enum):
     inverted = "inverted"
 
 
+class DropoutPlace(Enum):
+    """Whether dropout meets the outputs of the hidden fully connected layers (4.2), or their inputs (torchvision)."""
+
+    after_hidden = "after_hidden"
+    before_hidden = "before_hidden"
+
+
 class InitKind(Enum):
-    """Distribution of the initial weights (section 5)."""
+    """Distribution of the initial weights (section 5); `torch` is PyTorch's default, biases included."""
 
     normal = "normal"
     xavier = "xavier"
     he = "he"
+    torch = "torch"
 
 
 class Source(Enum):
@@ -102,8 +114,8 @@ class Source(Enum):
 class Mean(Enum):
     """What is subtracted from the pixels (section 2).
 
-    `image`: the mean image, seen through the same window as the crop. `image_centre`: its central window,
-    whatever the crop. `channel`: one number a colour.
+    `image`: the mean image, seen through the same window as the crop, and mirrored with it. `image_centre`: its
+    central window, whatever the crop, never mirrored. `channel`: one number a colour.
     """
 
     image = "image"
@@ -193,6 +205,11 @@ class LayerNumbers:
 LAYER_NAMES = tuple(item.name for item in fields(LayerNumbers))
 
 
+def reached(share: float | None, step: int, steps: int) -> bool:
+    """Whether a step, counted from 0, lies at or behind a share of a run of so many steps; None is never reached."""
+    return share is not None and step >= round(share * steps)
+
+
 def _same(value: float) -> LayerNumbers:
     return LayerNumbers(**dict.fromkeys(LAYER_NAMES, value))
 
@@ -236,14 +253,18 @@ class PoolConfig:
     """Window z, pixels."""
     stride: int = 2
     """Step s, pixels; overlapping where s < z."""
+    round_up: bool = True
+    """A window that juts out counts, as in the authors' code and Caffe; otherwise what does not fit is left out."""
 
 
 @dataclass
 class DropoutConfig:
-    """Dropout on the outputs of the hidden fully connected layers, section 4.2."""
+    """Dropout in the fully connected part, section 4.2."""
 
     kind: DropoutKind = DropoutKind.paper
     """Where the rescaling happens."""
+    place: DropoutPlace = DropoutPlace.after_hidden
+    """Which units are dropped."""
     rate: float = 0.5
     """Probability that a unit is set to zero; 0 switches dropout off."""
 
@@ -392,6 +413,8 @@ class ScheduleConfig:
     """Share of the run at which conv1's rate is divided too; none: never."""
     conv1_freeze_at: float | None = None
     """Share of the run at which conv1 stops learning; none: never."""
+    drop_biases: bool = True
+    """The biases' rate falls with that of the weights; in the authors' run of table 2 it seems to have stayed."""
 
 
 @dataclass
@@ -433,7 +456,7 @@ class About:
     question: str = ""
     """In words."""
     kind: str = "baseline"
-    """remove, swap, sweep or baseline."""
+    """remove, add, swap, sweep or baseline."""
     claims: list[str] = field(default_factory=list)
     """Claims of the paper that it bears on, C1 to C27."""
     expects: str = "same"
@@ -458,6 +481,8 @@ class Config:
     """Folder of records, tables and raw files."""
     force: bool = False
     """Run again even if a complete record exists, and replace it."""
+    init_from: str | None = None
+    """File of weights to start from; none: the recipe's random ones."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

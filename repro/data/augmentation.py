@@ -93,10 +93,14 @@ class Pixels:
     def prepare(self, crops: Tensor, windows: Windows, noise: Tensor | None = None) -> Tensor:
         """uint8 (N, 3, crop, crop) to float of the same shape. `noise`: N(0, 1) draws (N, 3), none at test."""
         x = crops.to(self.device, non_blocking=True).float()
-        x = x.sub_(self._mean_windows(windows))
+        mirrors_alone = self.mean_kind is Mean.image_centre  # the authors mirror first (convdata_jpeg.py:95, 238-246)
+        if not mirrors_alone:
+            x = x.sub_(self._mean_windows(windows))
         mirrored = windows.flips.to(self.device)
         if bool(windows.flips.any()):
             x[mirrored] = x[mirrored].flip(3)
+        if mirrors_alone:
+            x = x.sub_(self._mean_windows(windows))
         if noise is not None:
             amounts = noise.to(self.device, torch.float64) * self.augment.color_noise_sigma
             x.add_((amounts @ self.components.T).float()[:, :, None, None])
@@ -105,9 +109,8 @@ class Pixels:
         return x if self.deviation is None else x.div_(self.deviation)
 
 
-def color_draws(config: AugmentConfig, count: int, share_done: float, generator: torch.Generator) -> Tensor | None:
-    """N(0, 1) draws (N, 3), one a component and image; None where the noise is off or has been switched off."""
-    late = config.color_noise_off_at is not None and share_done >= config.color_noise_off_at
-    if config.color_noise is ColorNoise.none or late:
+def color_draws(config: AugmentConfig, count: int, generator: torch.Generator) -> Tensor | None:
+    """N(0, 1) draws (N, 3), one a component and image; None where there is no noise."""
+    if config.color_noise is ColorNoise.none:
         return None
     return torch.randn(count, 3, generator=generator, dtype=torch.float64)

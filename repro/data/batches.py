@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.config import Config
+from repro.config import Config, reached
 from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_windows
 from repro.data.store import ImageData, Split
 
@@ -44,11 +44,12 @@ def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -
     generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch if config.data.shuffle else 0, "order"))
     order = torch.randperm(count, generator=generator).numpy()
     generator.manual_seed(epoch_seed(config.seed, epoch, "augmentation"))
-    for start in range(0, count, batch):
+    steps = -(-count // batch)
+    for step, start in enumerate(range(0, count, batch), epoch * steps):
         indices = order[start : start + batch]
-        share_done = (epoch + start / count) / config.train.epochs
         windows = random_windows(config.augment, len(indices), pixels.border, generator)
-        noise = color_draws(config.augment, len(indices), share_done, generator)
+        late = reached(config.augment.color_noise_off_at, step, steps * config.train.epochs)
+        noise = None if late else color_draws(config.augment, len(indices), generator)
         crops = cut(split.images, split.places(indices), windows, pixels.crop)
         yield pixels.prepare(crops, windows, noise), torch.from_numpy(split.labels[indices]).to(pixels.device)
 

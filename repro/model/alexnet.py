@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from repro.config import Conv1Input, ModelConfig
+from repro.config import Conv1Input, DropoutPlace, ModelConfig
 from repro.errors import UserError
 from repro.model.network import ColumnLinear, Network, output_shape
 from repro.model.parts import activation, dropout, follow, pool, size
@@ -17,6 +17,7 @@ Stages = list[tuple[str, nn.Module]]
 
 _ORDER = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7", "fc8"]
 _NEEDED = {"conv1", "conv2", "fc8"}
+_CONV1_PADDING = {Conv1Input.zero_all_sides: 2, Conv1Input.one_zero_all_sides: 1}
 
 
 def build_alexnet(config: ModelConfig, classes: int, crop: int) -> Network:
@@ -60,7 +61,7 @@ def _features(config: ModelConfig) -> Stages:
 def _conv1(config: ModelConfig, maps: int) -> Stages:
     """11x11 kernels with stride 4. A 224-pixel crop gives 54.25 places: three zeros at right and bottom make 55,
     as the authors' code reads them (`layer.py:1004`; filter_acts.cu counts pixels outside as zero)."""
-    padding = 2 if config.conv1_input is Conv1Input.zero_all_sides else 0
+    padding = _CONV1_PADDING.get(config.conv1_input, 0)
     stages: Stages = [("conv1", nn.Conv2d(3, maps, 11, stride=4, padding=padding))]
     if config.conv1_input is Conv1Input.zero_right_bottom:
         stages.insert(0, ("pad1", nn.ZeroPad2d((0, 3, 0, 3))))
@@ -78,15 +79,18 @@ def _conv(config: ModelConfig, name: str, maps_in: int, kernel: int, padding: in
 
 
 def _classifier(config: ModelConfig, inputs: int, classes: int) -> Stages:
-    """Fully connected part: dropout on the outputs of fc6 and fc7, (N, 4096), section 4.2."""
+    """Fully connected part: dropout on the outputs of fc6 and fc7, (N, 4096), section 4.2, or on their inputs."""
     stages: Stages = []
     for name in ("fc6", "fc7"):
         if name in config.layers:
             units, groups = size(config, name), _links(config, name)
             linear = nn.Linear(inputs, units) if groups == 1 else ColumnLinear(inputs, units, groups)
             number = name[-1]
-            stages += [(name, linear), (f"{config.activation.value}{number}", activation(config))]
+            layer: Stages = [(name, linear), (f"{config.activation.value}{number}", activation(config))]
             if config.dropout.rate:
-                stages.append((f"dropout{number}", dropout(config.dropout, units)))
+                before = config.dropout.place is DropoutPlace.before_hidden
+                drop = (f"dropout{number}", dropout(config.dropout, inputs if before else units))
+                layer.insert(0 if before else len(layer), drop)
+            stages += layer
             inputs = units
     return [*stages, ("fc8", nn.Linear(inputs, classes))]

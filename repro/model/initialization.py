@@ -22,17 +22,22 @@ FULL_FAN_IN = {
 
 
 def initialize(network: Network, config: InitConfig) -> None:
-    """Draws every weight from torch's global generator and sets every bias."""
+    """Draws every weight from torch's global generator and sets every bias (with `torch` it draws them too)."""
     for name, layer in network.weight_layers().items():
         weight, bias = layer.weight, layer.bias
         assert isinstance(weight, Tensor)
         assert isinstance(bias, Tensor)
-        nn.init.normal_(weight, std=standard_deviation(name, layer, config))
-        nn.init.constant_(bias, config.bias.of(name))
+        if config.kind is InitKind.torch:  # what torch.nn.Linear.reset_parameters comes to
+            bound = 1 / math.sqrt(fan_in(layer))
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+        else:
+            nn.init.normal_(weight, std=standard_deviation(name, layer, config))
+            nn.init.constant_(bias, config.bias.of(name))
 
 
 def standard_deviation(name: str, layer: nn.Module, config: InitConfig) -> float:
-    """Standard deviation of a layer's initial weights; all three kinds are normal distributions."""
+    """Standard deviation of a layer's initial weights, where these are normally distributed."""
     inputs = fan_in(layer)
     if config.kind is InitKind.he:  # He et al. 2015, equation 10
         return math.sqrt(2 / inputs)

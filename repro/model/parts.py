@@ -24,12 +24,12 @@ def activation(config: ModelConfig) -> nn.Module:
 def pool(config: PoolConfig) -> nn.Module:
     """A pooling layer, section 3.4. A window that juts out counts its valid pixels, as in the authors' code."""
     if config.kind is Pooling.max:
-        return nn.MaxPool2d(config.size, config.stride, ceil_mode=True)
-    return nn.AvgPool2d(config.size, config.stride, ceil_mode=True, count_include_pad=False)
+        return nn.MaxPool2d(config.size, config.stride, ceil_mode=config.round_up)
+    return nn.AvgPool2d(config.size, config.stride, ceil_mode=config.round_up, count_include_pad=False)
 
 
 def dropout(config: DropoutConfig, units: int) -> nn.Module:
-    """Dropout of a hidden layer's outputs (N, units), section 4.2."""
+    """Dropout of (N, units), section 4.2."""
     return Dropout(config.rate, units, inverted=config.kind is DropoutKind.inverted)
 
 

@@ -40,7 +40,7 @@ class PaperSGD(torch.optim.Optimizer):
 
 
 def parameter_groups(network: Network, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """One group a layer and kind (weights, biases), with `layer`, `weight_decay` and `lr_factor`.
+    """One group a layer and kind (weights, biases), with `layer`, `bias`, `weight_decay` and `lr_factor`.
 
     What batch normalisation learns is treated as biases are.
     """
@@ -54,6 +54,7 @@ def parameter_groups(network: Network, config: OptimizerConfig) -> list[dict[str
                 {
                     "params": [parameter],
                     "layer": layer,
+                    "bias": bias,
                     "lr": 0.0,
                     "lr_factor": config.bias_lr_factor if bias else 1.0,
                     "weight_decay": decay if config.decay_biases or not bias else 0.0,

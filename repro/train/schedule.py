@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from repro.config import Config, ScheduleKind
+from repro.config import Config, ScheduleKind, reached
 
 
 @dataclass
@@ -41,13 +41,16 @@ class Schedule:
         return 1 / schedule.divisor if self._reached(step, schedule.conv1_lower_at) else 1.0
 
     def _reached(self, step: int, share: float | None) -> bool:
-        return share is not None and step >= round(share * self.steps)
+        return reached(share, step, self.steps)
 
     def set_rates(self, groups: list[dict[str, Any]], step: int) -> None:
         """Writes the rate of every parameter group."""
         rate, conv1 = self.lr(step), self.conv1_factor(step)
         for group in groups:
-            group["lr"] = rate * group["lr_factor"] * (conv1 if group["layer"] == "conv1" else 1.0)
+            stays = group["bias"] and not self.config.schedule.drop_biases
+            group["lr"] = (self.config.lr if stays else rate) * group["lr_factor"]
+            if group["layer"] == "conv1":
+                group["lr"] *= conv1
 
     def observe(self, held_out_error: float) -> None:
         """Tells `plateau` the error in % on held-out images after an epoch; it drops when that stops improving."""

@@ -128,11 +128,20 @@ def test_a_batch_subtracts_the_mean_under_each_crop(config: Config, data: ImageD
     assert not Pixels(config, whole, CPU).prepare(crops, places).any()
 
 
-@pytest.mark.parametrize("kind", list(Mean))
+@pytest.mark.parametrize("kind", [Mean.image, Mean.channel])
 def test_a_mirrored_image_has_a_mirrored_mean(kind: Mean, config: Config, data: ImageData) -> None:
     config.data.mean = kind
     plain, mirrored = (prepared(config, data, data.train.images[3], 2, 0, flip) for flip in (False, True))
     np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+
+
+def test_the_authors_mirror_the_image_but_not_the_mean(config: Config, data: ImageData) -> None:
+    config.data.mean = Mean.image_centre
+    image, start = data.train.images[3], BORDER // 2
+    mirrored = prepared(config, data, image, 2, 0, True)
+    mean = data.mean[start : start + CROP, start : start + CROP]
+    expected = image[2 : 2 + CROP, :CROP][:, ::-1] - mean
+    np.testing.assert_allclose(mirrored, expected.transpose(2, 0, 1), rtol=1e-5, atol=1e-4)
 
 
 def test_only_the_chosen_images_are_mirrored(config: Config, data: ImageData) -> None:
@@ -166,7 +175,7 @@ def test_preparing_leaves_the_crops_as_they_are(config: Config, data: ImageData)
 def shifts(config: Config, data: ImageData, count: int = DRAWS) -> Tensor:
     """What colour noise adds to each of many images without contrast, (N, 3), grey levels."""
     config.data.crop, flat = 1, replace(data, mean=np.zeros_like(data.mean))
-    noise = color_draws(config.augment, count, 0.0, seeded())
+    noise = color_draws(config.augment, count, seeded())
     return Pixels(config, flat, CPU).prepare(torch.zeros(count, 3, 1, 1), windows(count=count), noise)[:, :, 0, 0]
 
 
@@ -195,7 +204,7 @@ def test_one_image_has_one_shift_and_another_has_its_own(config: Config, data: I
     crops = cut(data.train.images, np.arange(3), windows(count=3), CROP)
     pixels = Pixels(config, data, CPU)
     plain = pixels.prepare(crops, windows(count=3))
-    noisy = pixels.prepare(crops, windows(count=3), color_draws(config.augment, 3, 0.0, seeded()))
+    noisy = pixels.prepare(crops, windows(count=3), color_draws(config.augment, 3, seeded()))
     shift = noisy - plain
     torch.testing.assert_close(shift, shift[:, :, :1, :1].expand_as(shift), rtol=0, atol=1e-4)
     assert len({tuple(row) for row in shift[:, :, 0, 0].tolist()}) == 3
@@ -203,7 +212,7 @@ def test_one_image_has_one_shift_and_another_has_its_own(config: Config, data: I
 
 def test_the_divisor_shrinks_noise_and_pixels_alike(config: Config, data: ImageData) -> None:
     crops = cut(data.train.images, np.arange(3), windows(count=3), CROP)
-    noise = color_draws(config.augment, 3, 0.0, seeded())
+    noise = color_draws(config.augment, 3, seeded())
     plain = Pixels(config, data, CPU).prepare(crops, windows(count=3), noise)
     config.augment.color_noise_divisor = 1.1
     pixels = Pixels(config, data, CPU)
@@ -212,23 +221,11 @@ def test_the_divisor_shrinks_noise_and_pixels_alike(config: Config, data: ImageD
     torch.testing.assert_close(without[0].numpy(), window(data.train.images[0] - data.mean, 0, 0))
 
 
-@pytest.mark.parametrize(
-    ("off_at", "share_done", "on"),
-    [
-        (None, 0.0, True),
-        (None, 1.0, True),
-        (0.75, 0.0, True),
-        (0.75, 0.74, True),
-        (0.75, 0.75, False),
-        (0.0, 0.0, False),
-    ],
-)
-def test_the_noise_can_end_before_the_run(off_at: float | None, share_done: float, on: bool) -> None:
-    draws = color_draws(AugmentConfig(color_noise_off_at=off_at), 4, share_done, seeded())
-    assert (draws is not None) is on
-    if draws is not None:
-        assert draws.shape == (4, 3)
+def test_noise_is_drawn_for_each_image_and_component() -> None:
+    draws = color_draws(AugmentConfig(), 4, seeded())
+    assert draws is not None
+    assert draws.shape == (4, 3)
 
 
 def test_without_noise_nothing_is_drawn() -> None:
-    assert color_draws(AugmentConfig(color_noise=ColorNoise.none), 4, 0.0, seeded()) is None
+    assert color_draws(AugmentConfig(color_noise=ColorNoise.none), 4, seeded()) is None

@@ -96,15 +96,6 @@ def test_epoch_seeds_differ() -> None:
     assert len(seeds) == 2700
 
 
-def test_colour_noise_stops_in_the_middle_of_an_epoch(config: Config, data: ImageData) -> None:
-    config.augment.color_noise_off_at = 0.6  # of 4 epochs: at 2.4, after the second batch of epoch 2
-
-    def noisy(epoch: int) -> list[bool]:
-        return [bool((images[:, 0, 0, 0] != labels).any()) for images, labels in epoch_of(config, data, epoch)]
-
-    assert [noisy(epoch) for epoch in range(4)] == [[True] * 3, [True] * 3, [True, True, False], [False] * 3]
-
-
 @pytest.mark.parametrize(("share", "count"), [(0.25, 10), (0.001, 1)])
 def test_the_minival_is_cut_from_the_training_images(share: float, count: int, config: Config, data: ImageData) -> None:
     config.data.minival = share
@@ -140,3 +131,14 @@ def test_fixed_batches_keep_the_order_given(config: Config, data: ImageData) -> 
     assert [len(labels) for _, labels in batches] == [2, 2, 1]
     assert torch.cat([labels for _, labels in batches]).tolist() == indices.tolist()
     assert torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize(("off_at", "noisy_steps"), [(None, 12), (0.0, 0), (0.5, 6), (7 / 12, 7), (1.0, 12)])
+def test_the_colour_noise_ends_at_its_share_of_the_run(
+    off_at: float | None, noisy_steps: int, config: Config, data: ImageData
+) -> None:
+    config.augment.color_noise_off_at = off_at
+    batches = [batch for epoch in range(4) for batch in epoch_of(config, data, epoch)]
+    assert len(batches) == 12
+    noisy = [not torch.equal(images[:, 0, 0, 0], labels.float()) for images, labels in batches]
+    assert noisy == [step < noisy_steps for step in range(12)]

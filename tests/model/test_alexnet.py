@@ -60,11 +60,12 @@ def test_the_one_gpu_net_of_section_3_2() -> None:
 
 
 @pytest.mark.parametrize("geometry", list(Conv1Input))
-def test_three_readings_of_224_pixels_give_55_positions(geometry: Conv1Input) -> None:
+def test_three_readings_of_224_pixels_give_55_positions_and_one_does_not(geometry: Conv1Input) -> None:
     config = Config()
     config.model.conv1_input = geometry
+    positions = 54 if geometry is Conv1Input.one_zero_all_sides else 55
     assert config.crop == (227 if geometry is Conv1Input.real_pixels else 224)
-    assert shapes(config)["conv1"] == [96, 55, 55]
+    assert shapes(config)["conv1"] == [96, positions, positions]
 
 
 def test_the_zeros_are_at_right_and_bottom() -> None:

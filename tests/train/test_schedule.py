@@ -56,10 +56,10 @@ def test_plateau_drops_after_more_than_patience_epochs_without_a_lower_error() -
 
 def groups() -> list[dict[str, object]]:
     return [
-        {"layer": "conv1", "lr_factor": 1.0},
-        {"layer": "conv1", "lr_factor": 2.0},
-        {"layer": "conv2", "lr_factor": 1.0},
-        {"layer": "conv2", "lr_factor": 2.0},
+        {"layer": "conv1", "bias": False, "lr_factor": 1.0},
+        {"layer": "conv1", "bias": True, "lr_factor": 2.0},
+        {"layer": "conv2", "bias": False, "lr_factor": 1.0},
+        {"layer": "conv2", "bias": True, "lr_factor": 2.0},
     ]
 
 
