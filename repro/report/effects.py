@@ -149,7 +149,7 @@ def _comparison(runs: Sequence[Record]) -> Comparison:
     for arm in arms.values():
         _check_same_configuration(arm)
     baseline = arms.get(BASELINE, Arm(BASELINE, []))
-    effects = {name: _effect(baseline, arm) for name, arm in arms.items() if name != BASELINE}
+    effects = {name: effect_of(baseline, arm) for name, arm in arms.items() if name != BASELINE}
     first = runs[0]
     return Comparison(
         first.setup,
@@ -174,7 +174,8 @@ def _check_same_configuration(arm: Arm) -> None:
         )
 
 
-def _effect(baseline: Arm, arm: Arm) -> Effect:
+def effect_of(baseline: Arm, arm: Arm) -> Effect:
+    """An arm against another, seed by seed. Both saw the same images."""
     pairs = sorted(baseline.complete.keys() & arm.complete.keys())
     right = {seed: (baseline.complete[seed].correct(), arm.complete[seed].correct()) for seed in pairs}
     return Effect(

@@ -14,6 +14,7 @@ from repro import stats
 from repro.config import Config
 from repro.experiments import BASELINE, ablations
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
+from repro.report.copies import remark
 from repro.report.effects import MAIN, MEASURES, TOPS, Arm, Comparison, Measure, base_hash, comparisons, run_command
 
 if TYPE_CHECKING:
@@ -68,13 +69,14 @@ def render(runs: Iterable[Record]) -> dict[str, str]:
     """File name -> content of all tables and of their index."""
     files = {}
     index = []
-    for stem, group in groupby(comparisons(runs), key=_stem):
+    for name, group in groupby(comparisons(runs), key=stem):
         parts = list(group)
-        files[f"{stem}.md"] = _page(parts)
-        files[f"{stem}.csv"] = _csv([_flat(part, arm) for part in parts for arm in part.arms])
-        index += [_index_row(stem, part) for part in parts]
+        files[f"{name}.md"] = _page(parts)
+        files[f"{name}.csv"] = _csv([_flat(part, arm) for part in parts for arm in part.arms])
+        index += [_index_row(part) for part in parts]
     header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
-    return {**files, "README.md": f"# Tables\n\n{WRITTEN_BY}\n{markdown(header, index)}"}
+    claims = "[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n"
+    return {**files, "README.md": f"# Tables\n\n{WRITTEN_BY}\n{claims}\n{markdown(header, index)}"}
 
 
 def against_baseline(run: Record, results_dir: str | Path) -> "RenderableType":
@@ -124,7 +126,8 @@ def _baseline_of(run: Record, results_dir: str | Path) -> tuple[Record | None, s
     return other, ""
 
 
-def _stem(part: Comparison) -> str:
+def stem(part: Comparison) -> str:
+    """Name of the files of a comparison's table, less their suffix."""
     return f"{part.setup}-{part.recipe}-{part.device_type}"
 
 
@@ -148,7 +151,7 @@ def _section(part: Comparison, title: str) -> str:
     lines = [
         f"## {title}\n",
         f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
-        f" {part.device}, {threads(part)}, torch {software}. Fingerprints: {_hashes(part)}.\n",
+        f"{_remark(part)} {part.device}, {threads(part)}, torch {software}. Fingerprints: {_hashes(part)}.\n",
         "### Effect of each change on the error\n",
         markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
         "### Errors and cost\n",
@@ -157,6 +160,11 @@ def _section(part: Comparison, title: str) -> str:
     if missing := part.missing_runs():
         lines.append("Runs that are missing:\n\n" + "".join(f"    {command}\n" for command in missing))
     return "\n".join(lines)
+
+
+def _remark(part: Comparison) -> str:
+    words = remark(part.data.content_hash)
+    return f" **{words}.**" if words else ""
 
 
 def threads(part: Comparison) -> str:
@@ -210,10 +218,10 @@ def _cost_row(arm: Arm) -> list[str]:
     ]
 
 
-def _index_row(stem: str, part: Comparison) -> list[str]:
-    runs = [run for arm in part.arms for run in arm.runs]
+def _index_row(part: Comparison) -> list[str]:
+    name, runs = stem(part), [run for arm in part.arms for run in arm.runs]
     return [
-        f"[{part.setup}, {part.recipe}, {part.device_type}]({stem}.md) ([csv]({stem}.csv))",
+        f"[{part.setup}, {part.recipe}, {part.device_type}]({name}.md) ([csv]({name}.csv))",
         part.data.source,
         f"{part.device}, {_hashes(part)}",
         str(len(part.arms)),
@@ -232,6 +240,7 @@ def _flat(part: Comparison, arm: Arm) -> dict[str, Any]:
         "device_type": part.device_type,
         "data": part.data.source,
         "content_hash": part.data.content_hash,
+        "data_remark": remark(part.data.content_hash),
         "base_hash": part.base_hash,
         "ablation": arm.name,
         "question": _question(arm),

@@ -63,7 +63,7 @@ def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN))
     text = {
         *("setup", "recipe", "device", "device_type", "data", "content_hash", "base_hash", "ablation", "question"),
-        *("published", "seeds", "notes", "centre_p_mcnemar_by_seed", "ten_crops_p_mcnemar_by_seed"),
+        *("data_remark", "published", "seeds", "notes", "centre_p_mcnemar_by_seed", "ten_crops_p_mcnemar_by_seed"),
     }
     for row in csv_rows(files).values():
         for key in row.keys() - text:

@@ -1,0 +1,98 @@
+"""The table of a suite: each of its arms against the first, on the same images and device."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from repro import stats
+from repro.describe import DEFAULT_CLASSES, layer_table, total
+from repro.experiments import BASELINE, changes, compose, named_keys, plain_settings
+from repro.record import CENTRE, Record
+from repro.report.copies import remark
+from repro.report.effects import MAIN, Arm, effect_of
+from repro.report.ledger import plain_text
+from repro.report.tables import interval, markdown, verdict
+from repro.suites import Suite
+
+HEADER = (
+    "arm", "top-1 error, ten crops", "difference", "n", "verdict", "top-1 error, centre crop", "minutes",
+    "parameters", "MACs", "what differs from the first",
+)  # fmt: skip
+_WORDS = """\
+{question}
+
+Errors are in %, of the last step, with 95 % intervals over seeds (Student t). A difference is paired by seed with the
+first arm, in percentage points (positive: worse). Every arm has the setup's epochs. Parameters and MACs (multiply-adds
+of one image) are those of the full net with 1,000 classes. `python -m repro.run suite={name}` runs what is missing.
+"""
+
+_Arms = dict[tuple[str, str], Arm]
+
+
+def render(suite: Suite, runs: Iterable[Record]) -> str:
+    """The page of a suite, as Markdown, with a section for each device and set of images."""
+    arms = [(recipe, ablation) for recipe in suite.recipe for ablation in suite.ablation]
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for run in runs:
+        if run.setup == suite.setup and (run.recipe, run.ablation) in arms:
+            groups[run.machine.device, run.data.content_hash].append(run)
+    sections = [_section(suite, arms, groups[key]) for key in sorted(groups)]
+    words = _WORDS.format(question=suite.question, name=suite.name)
+    return "\n".join([f"# Suite `{suite.name}`: setup `{suite.setup}`\n", words, *(sections or ["No records yet.\n"])])
+
+
+def _section(suite: Suite, names: Sequence[tuple[str, str]], runs: Sequence[Record]) -> str:
+    arms = {
+        name: Arm(_name(suite, *name), [run for run in runs if (run.recipe, run.ablation) == name]) for name in names
+    }
+    first = runs[0]
+    words = remark(first.data.content_hash)
+    title = f"## {first.machine.device}: {first.data.val_images} validation images of {first.data.source}\n"
+    rows = [_row(suite, name, arms) for name in names]
+    return "\n".join([title, *([f"{words}.\n"] if words else []), markdown(HEADER, rows)])
+
+
+def _name(suite: Suite, recipe: str, ablation: str) -> str:
+    """What tells an arm from the others of its suite."""
+    return recipe if ablation == BASELINE and len(suite.recipe) > 1 else ablation
+
+
+def _row(suite: Suite, name: tuple[str, str], arms: _Arms) -> list[str]:
+    arm, (first_name, first) = arms[name], next(iter(arms.items()))
+    sizes, keys = _sizes(*name), ", ".join(_differences(suite.setup, first_name, name))
+    if not arm.complete:
+        state = "no complete run" if arm.runs else "not run yet"
+        return [f"`{arm.name}`", "", "", "0", state, "", "", *sizes, keys]
+    cost = [run.cost.minutes for run in arm.complete.values()]
+    effect = None if name == first_name else effect_of(first, arm).differences[MAIN]
+    return [
+        f"`{arm.name}`",
+        interval(stats.mean(arm.values(MAIN))),
+        interval(effect, "+") if effect else "",
+        str(effect.n if effect else len(arm.complete)),
+        verdict(effect) if effect else "",
+        interval(stats.mean(arm.values((CENTRE, "top1")))),
+        f"{sum(cost) / len(cost):.1f}",
+        *sizes,
+        keys,
+    ]
+
+
+@cache
+def _sizes(recipe: str, ablation: str) -> tuple[str, str]:
+    if ablation != BASELINE and not any(key.startswith("model.") for key in named_keys(ablation)):
+        return _sizes(recipe, BASELINE)
+    config = compose(["setup=ilsvrc2012", f"recipe={recipe}", f"ablation={ablation}"])
+    sums = total(layer_table(config, DEFAULT_CLASSES))
+    return f"{sums['parameters']:,}", f"{sums['macs']:,}"
+
+
+def _differences(setup: str, first: tuple[str, str], name: tuple[str, str]) -> list[str]:
+    before, after = (_settings(setup, *arm) for arm in (first, name))
+    return [f"`{key}={plain_text(value)}`" for key, value in after.items() if before[key] != value]
+
+
+@cache
+def _settings(setup: str, recipe: str, ablation: str) -> dict[str, Any]:
+    return plain_settings(recipe, setup) | changes(ablation, recipe, setup)

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from repro import record
+from repro.report import copies, suite
+from repro.suites import Suite
+from tests.synthetic import file_record, make_record
+
+COUSINS = Suite("few", "Which?", "imagenette_small", ("paper", "torchvision", "d2l"), ("baseline",), (0, 1, 2))
+ONE_RECIPE = Suite("arms", "What?", "imagenette_small", ("paper",), ("baseline", "no_lrn", "no_dropout"), (0,))
+ERRORS = (25.0, 26.0, 24.0)
+
+
+def page(folder: Path, asked: Suite) -> str:
+    return suite.render(asked, record.find(folder))
+
+
+def row(text: str, arm: str) -> dict[str, str]:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| `{arm}` |"))
+    return dict(zip(suite.HEADER, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for seed, error in enumerate(ERRORS):
+        file_record(tmp_path, make_record(seed=seed, error=error))
+        file_record(tmp_path, make_record(recipe="torchvision", seed=seed, error=error + 2 + 0.1 * seed))
+    return tmp_path
+
+
+def test_each_arm_is_compared_with_the_first_by_seed(results: Path) -> None:
+    text = page(results, COUSINS)
+    first, other = row(text, "paper"), row(text, "torchvision")
+    assert first["top-1 error, ten crops"].startswith("25.00 [")
+    assert first["difference"] == first["verdict"] == ""
+    assert other["difference"].startswith("+2.10 [")
+    assert (other["n"], other["verdict"]) == ("3", "worse at n=3")
+    assert other["top-1 error, centre crop"].startswith("29.10 [")
+
+
+def test_an_arm_without_records_says_so(results: Path) -> None:
+    cells = row(page(results, COUSINS), "d2l")
+    assert (cells["n"], cells["verdict"], cells["difference"]) == ("0", "not run yet", "")
+
+
+def test_a_diverged_arm_has_no_number(results: Path) -> None:
+    file_record(results, make_record(recipe="d2l", error=None))
+    assert row(page(results, COUSINS), "d2l")["verdict"] == "no complete run"
+
+
+def test_sizes_are_those_of_the_full_net_and_differences_those_of_the_settings(results: Path) -> None:
+    text = page(results, COUSINS)
+    assert row(text, "paper")["parameters"] == "60,965,224"
+    assert row(text, "torchvision")["parameters"] == "61,100,840"  # as torchvision's documentation says
+    assert row(text, "paper")["what differs from the first"] == ""
+    assert "`model.norm.kind=none`" in row(text, "torchvision")["what differs from the first"]
+
+
+def test_the_arms_of_one_recipe_are_named_by_ablation(tmp_path: Path) -> None:
+    for run in (make_record(), make_record("no_lrn", error=26.5)):
+        file_record(tmp_path, run)
+    text = page(tmp_path, ONE_RECIPE)
+    assert row(text, "no_lrn")["difference"] == "+1.50"
+    assert row(text, "no_lrn")["verdict"] == "no interval at n=1"
+    assert row(text, "no_lrn")["what differs from the first"] == "`model.norm.kind=none`"
+    assert row(text, "baseline")["parameters"] == row(text, "no_dropout")["parameters"]
+
+
+def test_devices_and_images_are_kept_apart(results: Path) -> None:
+    file_record(results, make_record(recipe="d2l", error=20.0, device="H100", device_type="cuda"))
+    sections = page(results, COUSINS).split("\n## ")[1:]
+    assert [section.split(":")[0] for section in sections] == ["H100", "Xeon"]
+    assert row(sections[0], "d2l")["n"] == "0"  # no run of the first arm on that device
+    assert row(sections[0], "paper")["verdict"] == "not run yet"
+
+
+def test_other_runs_do_not_enter(results: Path) -> None:
+    before = page(results, COUSINS)
+    file_record(results, make_record("no_lrn", error=50.0))
+    file_record(results, make_record(setup="embedded", error=50.0))
+    assert page(results, COUSINS) == before
+
+
+def test_a_copy_of_the_images_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_REMARKS", {make_record().data.content_hash: "a copy that differs"})
+    assert "\na copy that differs.\n" in page(results, COUSINS)
+
+
+def test_a_suite_without_records_says_so(tmp_path: Path) -> None:
+    assert "No records yet." in page(tmp_path, COUSINS)
