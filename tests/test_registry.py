@@ -1,27 +1,42 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from repro import registry
+from repro import record, registry
 from repro.config import Config
 from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_keys, settings
+from repro.report import index as page
 
 RECIPES = ("paper", "source")
-NOT_OF_A_RECIPE = {"data.source", "data.classes", "data.skip_bad"}  # which images: a matter of the setup or the user
+NOT_OF_A_RECIPE = {"data.source", "data.classes", "data.skip_bad", "init_from"}  # a matter of the setup or the user
 
 
 @pytest.fixture(scope="module")
 def index() -> str:
-    return registry.render()
+    return page.render(record.find(page.RESULTS))
 
 
 def yaml_files() -> list[Path]:
-    return sorted(path for group in ("recipe", "setup", "ablation") for path in (EXPERIMENTS / group).glob("*.yaml"))
+    groups = ("recipe", "setup", "setup_recipe", "ablation")
+    return sorted(path for group in groups for path in (EXPERIMENTS / group).glob("*.yaml"))
+
+
+def comments(path: Path) -> dict[str, str]:
+    """The trailing comment of each setting in a YAML file: dotted key -> words, empty where there is none."""
+    section: list[str] = []
+    found = {}
+    for line in path.read_text().splitlines():
+        if match := re.fullmatch(r"( *)(\w+):( [^#]+?)?(?:  # (.*))?", line):
+            section[len(match[1]) // 2 :] = [match[2]]
+            if match[3]:
+                found[".".join(section)] = match[4] or ""
+    return found
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_holds_every_hyperparameter_with_its_origin(recipe: str) -> None:
-    origins = registry.comments(EXPERIMENTS / "recipe" / f"{recipe}.yaml")
+    origins = comments(EXPERIMENTS / "recipe" / f"{recipe}.yaml")
     assert origins.pop("recipe") == ""  # its name
     assert origins.keys() == settings(Config()).keys() - NOT_OF_A_RECIPE
     assert [key for key, origin in origins.items() if not origin] == []
@@ -29,7 +44,7 @@ def test_a_recipe_holds_every_hyperparameter_with_its_origin(recipe: str) -> Non
 
 @pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_value_of_every_file_says_why(path: Path) -> None:
-    silent = {key for key, comment in registry.comments(path).items() if not comment}
+    silent = {key for key, comment in comments(path).items() if not comment}
     assert {key for key in silent if not key.startswith("about.")} <= {"recipe", "setup"}
 
 
@@ -52,7 +67,7 @@ def test_the_index_is_fresh(index: str) -> None:
 
 
 def test_the_index_names_every_file_and_every_changed_key(index: str) -> None:
-    for group in ("recipe", "setup", "ablation"):
+    for group in ("recipe", "setup", "suite", "ablation"):
         for name in choices(group):
             assert f"`{name}`" in index
     for name, about in ablations().items():
@@ -69,7 +84,7 @@ def test_check_fails_on_a_stale_index_and_writing_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(registry, "README", tmp_path / "README.md")
-    monkeypatch.setattr(registry, "render", lambda: "new\n")
+    monkeypatch.setattr(registry, "render", lambda runs: "new\n")
     assert registry.main(["--check"]) == 1
     assert "run python -m repro.registry" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
@@ -87,4 +102,4 @@ def test_an_unknown_argument_is_the_users_mistake(capsys: pytest.CaptureFixture[
 def test_comments_are_found_by_dotted_key(tmp_path: Path) -> None:
     path = tmp_path / "some.yaml"
     path.write_text("# @package _global_\na:\n  b: 1  # one: two\n  c:  # section\n    d: [x, y]\ne: null  # none\n")
-    assert registry.comments(path) == {"a.b": "one: two", "a.c.d": "", "e": "none"}
+    assert comments(path) == {"a.b": "one: two", "a.c.d": "", "e": "none"}

@@ -1,0 +1,90 @@
+"""The fidelity ledger, `experiments/ledger.yaml`: paper, authors' code, our choice, why, and what it costs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from repro.experiments import EXPERIMENTS, compose, difference
+from repro.record import Record
+from repro.report.copies import remark
+from repro.report.effects import MAIN, Comparison, comparisons
+from repro.report.tables import interval
+
+HEADER = ("what", "the paper", "the authors' code", "`recipe=paper`; `recipe=source`", "why", "measured effect")
+NOT_MEASURED = "not measured yet"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One difference or ambiguity; the file explains the fields."""
+
+    title: str
+    paper: str
+    source: str
+    ours: str
+    why: str
+    keys: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = ()
+    inference: bool = False
+
+
+@cache
+def read() -> tuple[Row, ...]:
+    """The rows of the ledger."""
+    plain = cast(list[dict[str, Any]], OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / "ledger.yaml")))
+    tuples: list[dict[str, Any]] = [
+        {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()} for row in plain
+    ]
+    return tuple(Row(**row) for row in tuples)
+
+
+@cache
+def recipe_differences() -> dict[str, tuple[Any, Any]]:
+    """Settings in which the two exact recipes differ before a setup changes them: dotted key -> (paper, source)."""
+    paper, source = (compose(["setup=ilsvrc2012", f"recipe={recipe}"]) for recipe in ("paper", "source"))
+    return difference(source, paper)
+
+
+def rows(runs: Iterable[Record]) -> Iterator[list[str]]:
+    """Cells of each row, with the effects that the records give."""
+    parts = comparisons(runs)
+    for row in read():
+        source = f"{row.source} *(inferred)*" if row.inference else row.source
+        settings = ", ".join(_setting(key) for key in row.keys)
+        ours = f"{row.ours} ({settings})" if settings else row.ours
+        yield [row.title, row.paper, source, ours, row.why, _measured(row.ablations, parts)]
+
+
+def _setting(key: str) -> str:
+    paper, source = recipe_differences()[key]
+    return f"`{key}={plain_text(paper)}`; `{plain_text(source)}`"
+
+
+def _measured(ablations: Sequence[str], parts: Sequence[Comparison]) -> str:
+    if not ablations:
+        return ""
+    return "; ".join(f"`{name}`: {', '.join(_effects(name, parts)) or NOT_MEASURED}" for name in ablations)
+
+
+def _effects(ablation: str, parts: Sequence[Comparison]) -> Iterator[str]:
+    for part in parts:
+        if ablation in part.effects:
+            effect = part.effects[ablation].differences[MAIN]
+            if effect.n:
+                yield f"{interval(effect, '+')} (n={effect.n}, {_place(part)})"
+
+
+def _place(part: Comparison) -> str:
+    """Where an effect was measured; a star where the images are not the original ones, as the table there says."""
+    star = "*" if remark(part.data.content_hash) else ""
+    return f"{part.setup}{star}, recipe {part.recipe}, {part.device_type}"
+
+
+def plain_text(value: Any) -> str:
+    """A setting as one would write it on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(plain_text, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
