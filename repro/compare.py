@@ -1,20 +1,21 @@
-"""Tables from records: `python -m repro.compare [results_dir=results] [--check]`.
+"""Tables from records: `python -m repro.compare [results_dir=results] [suite=NAME] [--check]`.
 
-Reads `<results_dir>/runs` and writes `<results_dir>/tables`, one Markdown and one CSV file for each setup, recipe and
-kind of device, and an index; and the results in the README.md beside that folder, where it has a place for them. With
-`--check` it writes nothing and fails where the tables there are not those that the
-records give.
+Reads `<results_dir>/runs` and writes `<results_dir>/tables`: one Markdown and one CSV file for each setup, recipe and
+kind of device, the board of the paper's claims, one page for each suite, and an index. In the project's own folder it
+also writes what README.md and experiments/README.md show of the results. With `--check` it writes nothing and fails
+where a file is not what the records give. `suite=cousins` prints that suite's page.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from repro import record
+from repro import record, suites
 from repro.command import exit_code
 from repro.errors import RunFailure, UserError
+from repro.experiments import choices
 from repro.files import replace_file
-from repro.report import readme, tables
+from repro.report import claims, index, readme, suite, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,17 +27,18 @@ def _compare(arguments: Sequence[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         print(__doc__, end="")
         return
-    results_dir, check = _parse(arguments)
+    results_dir, chosen, check = _parse(arguments)
+    page = suites.read(chosen) if chosen else None
     runs = record.find(results_dir)
     if not runs:
         raise UserError(
             f"no records in {results_dir / 'runs'}: make one: python -m repro.run results_dir={results_dir}"
         )
+    if page:
+        print(suite.render(page, runs), end="")
+        return
     folder = results_dir / "tables"
-    files = {folder / name: text.encode() for name, text in tables.render(runs).items()}
-    page = results_dir.resolve().parent / "README.md"
-    if (text := readme.updated(page, runs)) is not None:
-        files[page] = text.encode()
+    files = _files(results_dir, folder, runs)
     stale = _stale(folder, files)
     if check and stale:
         names = ", ".join(path.name for path in stale)
@@ -46,17 +48,35 @@ def _compare(arguments: Sequence[str]) -> None:
     print(f"{len(runs)} records, {len(files)} files in {folder}, {'none stale' if check else f'{len(stale)} changed'}")
 
 
-def _parse(arguments: Sequence[str]) -> tuple[Path, bool]:
-    results_dir, check = Path("results"), False
+def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> dict[Path, bytes]:
+    """Every file that the records give."""
+    texts = {folder / name: text for name, text in (tables.render(runs) | claims.render(runs)).items()}
+    for asked in map(suites.read, choices("suite")):
+        if any(run.setup == asked.setup for run in runs):
+            texts[folder / f"suite-{asked.name}.md"] = suite.render(asked, runs)
+    project = results_dir.resolve().parent
+    if (text := readme.updated(project / "README.md", runs)) is not None:
+        texts[project / "README.md"] = text
+    if results_dir.resolve() == index.RESULTS.resolve():
+        texts[index.README] = index.render(runs)
+    return {path: text.encode() for path, text in texts.items()}
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Path, str, bool]:
+    """Results folder, the suite to print (or nothing), and whether to check only."""
+    results_dir, chosen, check = Path("results"), "", False
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "results_dir" and value:
             results_dir = Path(value)
+        elif key == "suite" and value:
+            chosen = value
         elif argument == "--check":
             check = True
         else:
-            raise UserError(f"{argument}: not known here; write python -m repro.compare [results_dir=FOLDER] [--check]")
-    return results_dir, check
+            usage = "python -m repro.compare [results_dir=FOLDER] [suite=NAME] [--check]"
+            raise UserError(f"{argument}: not known here; write {usage}")
+    return results_dir, chosen, check
 
 
 def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:

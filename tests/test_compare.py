@@ -9,15 +9,16 @@ import pytest
 from repro import compare
 from tests.synthetic import file_record, make_record
 
-PAGE = "imagenette_small-paper-cpu.md"
-FILES = ["README.md", "imagenette_small-paper-cpu.csv", PAGE]
+SETUP = "imagenette"  # of no suite, so that no page of one is made
+PAGE = "imagenette-paper-cpu.md"
+FILES = ["README.md", "claims.csv", "claims.md", "imagenette-paper-cpu.csv", PAGE]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     for seed in range(3):
-        file_record(tmp_path, make_record("baseline", seed, 25.0 + seed))
-        file_record(tmp_path, make_record("no_lrn", seed, 26.0 + 1.1 * seed))
+        file_record(tmp_path, make_record("baseline", seed, 25.0 + seed, setup=SETUP))
+        file_record(tmp_path, make_record("no_lrn", seed, 26.0 + 1.1 * seed, setup=SETUP))
     return tmp_path
 
 
@@ -32,7 +33,7 @@ def contents(results: Path) -> dict[str, bytes]:
 def test_writes_tables_and_index(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(results) == 0
     assert list(contents(results)) == FILES
-    assert "6 records, 3 files" in capsys.readouterr().out
+    assert "6 records, 5 files" in capsys.readouterr().out
 
 
 def test_the_same_records_give_the_same_bytes(results: Path) -> None:
@@ -97,7 +98,7 @@ def test_unknown_argument(argument: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_damaged_record_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = results / "runs" / "imagenette_small" / "paper" / "no_lrn" / "seed1" / "record.json"
+    path = results / "runs" / SETUP / "paper" / "no_lrn" / "seed1" / "record.json"
     path.write_text(path.read_text()[:100])
     assert call(results) == 2
     error = capsys.readouterr().err
@@ -122,12 +123,21 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "results_dir=results" in capsys.readouterr().out
 
 
-def test_as_a_command_without_torch(results: Path) -> None:
-    """Tables come from records only: the command never pays for torch."""
-    code = (
-        "import sys; from repro import compare; c = compare.main(sys.argv[1:]); sys.exit(c or 'torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, f"results_dir={results}"], capture_output=True, text=True, check=False
-    )
+def test_a_suite_has_a_page_that_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file_record(tmp_path, make_record("baseline"))
+    assert call(tmp_path) == 0
+    assert {"suite-cousins.md", "suite-source_differences.md"} <= contents(tmp_path).keys()
+    capsys.readouterr()
+    assert call(tmp_path, "suite=cousins") == 0
+    assert capsys.readouterr().out.encode() == contents(tmp_path)["suite-cousins.md"]
+
+
+def test_an_unknown_suite_is_the_users_mistake(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(results, "suite=cousin") == 2
+    assert "unknown suite=cousin: there are cifar_lrn, cousins" in capsys.readouterr().err
+
+
+def test_as_a_command(results: Path) -> None:
+    command = [sys.executable, "-m", "repro.compare", f"results_dir={results}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from repro import compare, record
 from repro.report.readme import BEGIN, END, updated
@@ -36,12 +39,37 @@ def test_a_row_has_error_difference_n_and_verdict(tmp_path: Path) -> None:
 
 
 def test_images_made_by_the_package_are_no_real_results(tmp_path: Path) -> None:
-    run = make_record()
-    file_record(tmp_path / "results", run)
-    embedded = record.replace(run, data=record.replace(run.data, source="embedded"))
+    runs = record.find(fill(tmp_path))
+    embedded = [replace(run, data=replace(run.data, source="embedded")) for run in runs]
+    assert "validation images" in (updated(tmp_path / "README.md", runs) or "")
+    assert "validation images" not in (updated(tmp_path / "README.md", embedded) or "")
+
+
+def test_a_baseline_alone_is_no_comparison(tmp_path: Path) -> None:
+    runs = [run for run in record.find(fill(tmp_path)) if run.ablation == "baseline"]
+    assert "validation images" not in (updated(tmp_path / "README.md", runs) or "")
+
+
+@pytest.mark.parametrize(
+    ("ablation", "errors", "surprising"),
+    [
+        ("no_lrn", (27.0, 28.1, 29.2), False),  # expected to be worse, and is
+        ("no_lrn", (25.0, 26.1, 27.0), True),  # not distinguishable
+        ("no_lrn", (23.0, 24.1, 25.2), True),  # better
+        ("input_227", (23.0, 24.1, 25.2), True),  # expected to be the same
+    ],
+)
+def test_what_was_not_expected_is_shown(
+    ablation: str, errors: tuple[float, ...], surprising: bool, tmp_path: Path
+) -> None:
     (tmp_path / "README.md").write_text(PAGE)
-    assert "validation images" in (updated(tmp_path / "README.md", [run]) or "")
-    assert "validation images" not in (updated(tmp_path / "README.md", [embedded]) or "")
+    change = {} if ablation == "no_lrn" else {"model.conv1_input": ["zero_right_bottom", "real_pixels"]}
+    for seed, error in enumerate(errors):
+        file_record(tmp_path, make_record(seed=seed, error=25.0 + seed))
+        file_record(tmp_path, make_record(ablation, seed, error, **({"difference": change} if change else {})))
+    text = updated(tmp_path / "README.md", record.find(tmp_path)) or ""
+    assert (f"| `{ablation}` | imagenette_small, paper |" in text) == surprising
+    assert ("most surprising" in text) == surprising
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
