@@ -88,7 +88,7 @@ def to_config(node: DictConfig) -> Config:
 
 
 def choices(group: str) -> list[str]:
-    """Names of the files in `recipe`, `setup` or `ablation`."""
+    """Names of the files in `recipe`, `setup`, `ablation` or `suite`."""
     return sorted(path.stem for path in (EXPERIMENTS / group).glob("*.yaml"))
 
 
@@ -178,7 +178,7 @@ def identify(config: Config, chosen: Sequence[str] = ()) -> tuple[str, dict[str,
     one that another key undoes does not. Raises UserError where a `chosen` ablation does not apply, or two clash.
     """
     _check_chosen(chosen, config.recipe, config.setup)
-    changed = _changed(_plain_settings(config.recipe, config.setup), settings(config))
+    changed = _changed(plain_settings(config.recipe, config.setup), settings(config))
     after = {key: value for key, (_, value) in changed.items()}
     in_force = _in_force(after, config.recipe, config.setup) if after else {}
     extra = [key for key in after if not any(key in keys for keys in in_force.values())]
@@ -188,7 +188,7 @@ def identify(config: Config, chosen: Sequence[str] = ()) -> tuple[str, dict[str,
 
 def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
     """What an ablation changes there: the keys of its file whose values are not the recipe's and setup's already."""
-    plain = _plain_settings(recipe, setup)
+    plain = plain_settings(recipe, setup)
     return {key: value for key, value in named_keys(name).items() if plain.get(key) != value}
 
 
@@ -205,7 +205,8 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[A
 
 
 @lru_cache
-def _plain_settings(recipe: str, setup: str) -> dict[str, Any]:
+def plain_settings(recipe: str, setup: str) -> dict[str, Any]:
+    """Settings of a recipe in a setup, nothing changed."""
     return settings(compose([f"recipe={recipe}", f"setup={setup}"]))
 
 
@@ -224,7 +225,7 @@ def _check_chosen(chosen: Sequence[str], recipe: str, setup: str) -> None:
 
 
 def _listed(about: About, recipe: str, setup: str) -> bool:
-    net = _plain_settings(recipe, setup)["model.net"]
+    net = plain_settings(recipe, setup)["model.net"]
     named = ((recipe, about.recipes), (setup, about.setups), (net, about.nets))
     return all(own in (names or [own]) for own, names in named)
 
@@ -328,6 +329,9 @@ def _unknown_key(key: str) -> str:
 
 
 def _unreadable(word: str) -> str:
+    key, _, value = word.partition("=")
+    if "=" in value:  # such as the path of what a run left
+        return f"cannot read '{word}': quote the value, as in \"{key}='{value}'\""
     return f"cannot read '{word}': write key=value, as in ablation=no_lrn or optimizer.lr=0.02"
 
 

@@ -1,19 +1,40 @@
 """`python -m repro.run ablation=no_lrn`: train and evaluate one configuration, and file its record.
 
 With `-m` in front and lists (`-m ablation=baseline,no_lrn seed=0,1,2`) it runs every combination; runs that are
-done are skipped, a failed one does not hold up the others.
+done are skipped, a failed one does not hold up the others. `suite=cousins` stands for such lists.
 """
 
 import os
 import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from repro import experiments
+from repro import experiments, suites
 from repro.command import exit_code
 from repro.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from repro.config import Config
+
+_HELP = """\
+Train and evaluate one configuration of the 2012 network, and file its record.
+
+  python -m repro.run ablation=no_lrn                        one ingredient changed
+  python -m repro.run setup=cifar10 recipe=source seed=1     other data, the authors' code
+  python -m repro.run ablation=[no_lrn,no_dropout]           both changes in one run
+  python -m repro.run train.epochs=3 optimizer.lr=0.02       any key of the schema
+  python -m repro.run -m ablation=baseline,no_lrn seed=0,1   a sweep: every combination
+  python -m repro.run suite=cousins seed=0                   a sweep that answers one question
+
+The choices, explained in experiments/README.md:
+
+{choices}
+
+All keys and their values: python -m repro.run --cfg job"""
 
 _codes: list[int] = []
 """Exit code of each job: Hydra runs all jobs of a sweep in this process and keeps no code of them."""
@@ -21,12 +42,16 @@ _codes: list[int] = []
 
 def main() -> None:
     """Composes the configuration with Hydra and runs the job, or each job of a sweep."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_HELP.format(choices="\n".join(map(_choices, (*experiments.GROUPS, "suite")))))
+        return
+
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
-    sys.argv[1:] = experiments.normalise_arguments(sys.argv[1:])
+    sys.argv[1:] = experiments.normalise_arguments(suites.expand(sys.argv[1:]))
     start = hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")
     try:
         start(_job)()
@@ -37,6 +62,12 @@ def main() -> None:
             raise
         remedy = "choose another results_dir"
         raise UserError(f"{error.filename}: cannot be written ({error.strerror}): {remedy}") from error
+
+
+def _choices(group: str) -> str:
+    return textwrap.fill(
+        ", ".join(experiments.choices(group)), 100, initial_indent=f"{group}: ", subsequent_indent="  "
+    )
 
 
 def _job(node: "DictConfig") -> None:
@@ -51,7 +82,7 @@ def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    config = experiments.to_config(node)
+    config, init_from = _fingerprinted(experiments.to_config(node))
     label, difference = experiments.identify(config, experiments.chosen_ablations(HydraConfig.get().overrides.task))
     plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
@@ -60,10 +91,21 @@ def _run(node: "DictConfig") -> None:
     from repro.report.tables import against_baseline
     from repro.report.terminal import Screen
 
-    wanted = runner.Run(config, label, difference, plain, config_hash(experiments.settings(config)), sys.argv)
+    identity = config_hash(experiments.settings(config))
+    wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
     with Screen() as screen:
         record = runner.run(wanted, screen)
         screen.console.print(against_baseline(record, config.results_dir))
+
+
+def _fingerprinted(config: "Config") -> "tuple[Config, Path | None]":
+    """The configuration with the fingerprint of `init_from` in place of its path, and the path."""
+    if config.init_from is None:
+        return config, None
+    from repro.weights import fingerprint
+
+    path = Path(config.init_from).expanduser()
+    return replace(config, init_from=fingerprint(path)), path
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from repro.train import checkpoint, memory
 from repro.train.evaluation import evaluate
 from repro.train.loop import Training
 from repro.train.precision import set_precision
+from repro.weights import load_into
 
 _Measured = tuple[records.Metrics, dict[str, Any] | None]
 _NO_ERRORS = records.Errors(None, None)
@@ -51,6 +52,8 @@ class Run:
     config_hash: str
     """Of everything that makes the run the experiment that it is."""
     command: Sequence[str]
+    init_from: Path | None = None
+    """File of weights to start from, which the configuration knows by its fingerprint."""
 
     @property
     def folder(self) -> Path:
@@ -184,6 +187,8 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
         checkpoint.delete(wanted.raw)
     identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
     network = build(config, len(data.classes))
+    if wanted.init_from is not None:
+        load_into(wanted.init_from, network)
     training = Training(config, network, data, device, wanted.raw, identity, screen.progress, on_warning=screen.warning)
     training.resume()
     return training

@@ -71,7 +71,7 @@ def plain() -> Iterator[dict[tuple[str, str], Config]]:
     configs = {place: compose([f"recipe={place[0]}", f"setup={place[1]}"]) for place in product(RECIPES, SETUPS)}
     flat = {place: settings(config) for place, config in configs.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "_plain_settings", lambda recipe, setup: flat[recipe, setup])
+        patch.setattr(experiments, "plain_settings", lambda recipe, setup: flat[recipe, setup])
         yield configs
 
 
@@ -120,7 +120,7 @@ def test_no_two_ablations_are_equal(recipe: str, setup: str) -> None:
 def test_the_about_block_is_complete(name: str) -> None:
     about = ablations()[name]
     assert about.question.endswith("?")
-    assert about.kind in ({"baseline"} if name == "baseline" else {"remove", "swap", "sweep"})
+    assert about.kind in ({"baseline"} if name == "baseline" else {"remove", "add", "swap", "sweep"})
     assert about.expects in {"worse", "same", "better"}
     assert about.claims
     assert all(re.fullmatch(r"C([1-9]|1\d|2[0-7])", claim) for claim in about.claims)
@@ -241,7 +241,7 @@ def test_the_difference_is_plain_and_has_both_values(plain: dict[tuple[str, str]
         ("ablation=null", "unknown ablation=null: there are"),
         ("ablation=", "unknown ablation=: there are"),
         ("setup=cifar", "unknown setup=cifar: did you mean cifar10?"),
-        ("recipe=text", "unknown recipe=text: there are paper, source"),
+        ("recipe=text", "unknown recipe=text: there are caffe, caffenet, d2l,"),
         ("lr=0.1", "unknown key lr: did you mean optimizer.lr? there are ablation, recipe, setup, seed,"),
         ("abalation=no_lrn", "unknown key abalation: did you mean ablation?"),
         ("optimizer.lrr=1", "unknown key optimizer.lrr: did you mean optimizer.lr? there are kind, lr, momentum,"),

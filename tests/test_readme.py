@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from repro import compare, experiments
+from repro import compare, experiments, suites
 from repro.experiments import ablations, choices, compose
 
 README = Path(__file__).parents[1] / "README.md"
@@ -23,7 +23,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("run", "describe")], ids=" ".join)
 def test_every_command_composes(words: list[str]) -> None:
-    arguments = [word for word in experiments.normalise_arguments(words[1:]) if word != "-m"]
+    arguments = [word for word in experiments.normalise_arguments(suites.expand(words[1:])) if word != "-m"]
     for override in arguments:
         key, _, values = override.partition("=")
         if key != "format":

@@ -90,7 +90,7 @@ def test_a_run_leaves_a_whole_record(finished: Path) -> None:
 
 def test_a_run_keeps_its_weights_and_no_checkpoint(finished: Path) -> None:
     raw = finished / "raw" / records.find(finished)[0].folder.relative_to(finished / "runs")
-    assert sorted(path.name for path in raw.iterdir()) == ["run.lock", "weights.pt"]
+    assert sorted(path.name for path in raw.iterdir()) == ["run.lock", "weights.safetensors"]
 
 
 def test_a_record_does_not_tell_where_it_was_made(finished: Path, images: Path) -> None:
@@ -370,5 +370,5 @@ assert not loaded, loaded
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.returncode == 0, ended.stderr
-    assert "ablation: adam, average_pool, baseline" in ended.stdout
+    assert "ablation: adam, add_lrn, average_pool" in ended.stdout
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 2  # seconds, others' load aside

@@ -1,36 +1,39 @@
-"""Where a killed run goes on: one file an epoch, replaced atomically."""
+"""Where a killed run goes on: one file an epoch, replaced atomically; and the weights that a run leaves."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from torch import nn
 
 from repro.errors import RunFailure, UserError
+from repro.model import Network
+from repro.weights.state_dicts import safetensors_bytes
 
 NAME = "checkpoint.pt"
-WEIGHTS = "weights.pt"
+WEIGHTS = "weights.safetensors"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Replaces the checkpoint of a run. RunFailure where the disk is full or read-only."""
-    _replace(folder / NAME, state)
+    _replace(folder / NAME, lambda file: torch.save(state, file))
 
 
-def finish(folder: Path, network: nn.Module) -> None:
+def finish(folder: Path, network: Network) -> None:
     """Keeps the weights of a run that has ended, and removes its checkpoint."""
-    _replace(folder / WEIGHTS, network.state_dict())
+    content = safetensors_bytes(network)
+    _replace(folder / WEIGHTS, lambda file: file.write(content))
     delete(folder)
 
 
-def _replace(path: Path, state: dict[str, Any]) -> None:
+def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

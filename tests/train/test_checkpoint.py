@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from repro.errors import RunFailure, UserError
 from repro.train import checkpoint
@@ -85,7 +86,7 @@ def test_the_end_of_a_run_keeps_its_weights_only(tmp_path: Path) -> None:
     assert (tmp_path / checkpoint.NAME).exists()
     checkpoint.finish(tmp_path, training.network)
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.WEIGHTS]
-    weights = torch.load(tmp_path / checkpoint.WEIGHTS, weights_only=True)
+    weights = load_file(tmp_path / checkpoint.WEIGHTS)
     assert weights.keys() == training.network.state_dict().keys()
     for name, value in training.network.state_dict().items():
         assert torch.equal(weights[name], value)

@@ -1,0 +1,135 @@
+"""`python -m repro.evaluate weights=FILE setup=ilsvrc2012 recipe=caffe format=json`: errors of given weights.
+
+Takes what a run leaves (weights.safetensors), a state dict of torchvision's alexnet, a .caffemodel, or a checkpoint of
+cuda-convnet, and measures both crop modes on the validation set of the setup. Any key of `repro.run` can follow. The
+classes are those of the data set's folders, in order; the mean image is that of its training set, or Caffe's own
+with mean=FILE.binaryproto.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.command import exit_code
+from repro.config import Config
+from repro.errors import UserError
+
+if TYPE_CHECKING:
+    from repro.data.store import ImageData
+
+FORMATS = ("table", "json")
+
+
+def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str, Any]:
+    """Errors in % and loss in nats of weights on the validation set, by crop mode, and what they were measured on.
+
+    Raises UserError where weights, network, images and mean image do not fit together.
+    """
+    import torch
+
+    from repro.data.augmentation import Pixels
+    from repro.data.store import open_data
+    from repro.environment import capture_machine
+    from repro.model import build
+    from repro.record import CENTRE, TEN_CROPS
+    from repro.runner import choose_device
+    from repro.train.evaluation import evaluate
+    from repro.train.precision import set_precision
+    from repro.weights import fingerprint, load_into
+
+    device = choose_device(config.train.device)
+    set_precision(config.train.precision)
+    data = open_data(config.data)
+    if mean is not None:
+        data = _with_mean(data, mean)
+    network = build(config, len(data.classes))
+    load_into(weights, network)
+    network.to(device).to(memory_format=torch.channels_last)
+    pixels = Pixels(config, data, device)
+    results = {
+        mode: evaluate(network, data.val, pixels, config.train, ten_crops=mode == TEN_CROPS)
+        for mode in (CENTRE, TEN_CROPS)
+    }
+    return {
+        "weights": fingerprint(weights),
+        "setup": config.setup,
+        "recipe": config.recipe,
+        "data": {
+            "source": config.data.source.value,
+            "content_hash": data.content_hash,
+            "classes": len(data.classes),
+            "val_images": len(data.val.labels),
+        },
+        "device": capture_machine(str(device)).device,
+        **{mode: {key: getattr(result, key) for key in ("top1", "top5", "loss")} for mode, result in results.items()},
+    }
+
+
+def _with_mean(data: "ImageData", path: Path) -> "ImageData":
+    from repro.weights.caffe import read_mean
+
+    mean = read_mean(path)
+    if mean.shape != data.mean.shape:
+        sizes = (" x ".join(map(str, image.shape)) for image in (mean, data.mean))
+        raise UserError(f"mean={path}: {next(sizes)} numbers, but the images have {next(sizes)}: set data.image_size")
+    return replace(data, mean=mean)
+
+
+def _print_table(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from repro.record import CROP_MODES
+
+    data = result["data"]
+    table = Table(title=escape(f"{result['weights']}: {result['setup']}, recipe {result['recipe']}"))
+    for column in ("crops", "top-1 error, %", "top-5 error, %", "loss"):
+        table.add_column(column, justify="left" if column == "crops" else "right")
+    for mode in CROP_MODES:
+        top1, top5, loss = result[mode].values()
+        table.add_row(mode.replace("_", " "), f"{top1:.2f}", f"{top5:.2f}", f"{loss:.4f}")
+    console = Console(width=max(80, min(120, Console().width)), highlight=False)
+    console.print(table)
+    console.print(f"{data['val_images']} validation images of {data['source']}, {result['device']}", markup=False)
+
+
+def _own_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The words that are this command's own, by key, and those of the configuration."""
+    own = {"weights": "", "mean": "", "format": "table"}
+    rest = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in own:
+            own[key] = value
+        else:
+            rest.append(word)
+    return own, rest
+
+
+def main() -> None:
+    """Reads `key=value` arguments: those of `repro.run`, `weights=FILE`, `mean=FILE` and `format=table|json`."""
+    from repro.experiments import compose
+
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    own, words = _own_words(sys.argv[1:])
+    if own["format"] not in FORMATS:
+        raise UserError(f"format={own['format']}: choose one of {', '.join(FORMATS)}")
+    if not own["weights"]:
+        raise UserError("weights=FILE is missing: the weights to measure")
+    weights, mean = (Path(own[key]).expanduser() if own[key] else None for key in ("weights", "mean"))
+    assert weights is not None
+    result = measure(compose(words), weights, mean)
+    if own["format"] == "json":
+        print(json.dumps(result, indent=2))
+    else:
+        _print_table(result)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
