@@ -37,7 +37,7 @@ def _sum_over_maps(x: Tensor, n: int, columns: int, scale: float) -> Tensor:
 
 def _sum_over_pixels(x: Tensor, n: int, scale: float) -> Tensor:
     """`scale` times the sum of (N, C, H, W) over n x n pixels of the same map; pixels outside count as zero."""
-    return F.avg_pool2d(x, n, stride=1, padding=n // 2, divisor_override=1).mul_(scale)
+    return F.avg_pool2d(x, n, stride=1, padding=n // 2).mul_(n**2 * scale)  # ONNX export ignores divisor_override
 
 
 def _wide(x: Tensor) -> Tensor:
