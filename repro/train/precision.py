@@ -15,8 +15,8 @@ def set_precision(precision: Precision) -> None:
 
     cuDNN takes algorithms that give the same sum each time.
     """
-    mode = "tf32" if precision is Precision.tf32 else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = mode
-    torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
+    tf32 = precision is Precision.tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32  # the newer switches of each operator make torch.export fail (2.15)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

@@ -20,11 +20,11 @@ def test_only_bf16_computes_products_in_bf16(precision: Precision, dtype: torch.
 
 
 @pytest.mark.parametrize(
-    ("precision", "mode"), [(Precision.tf32, "tf32"), (Precision.fp32, "ieee"), (Precision.bf16, "ieee")]
+    ("precision", "tf32"), [(Precision.tf32, True), (Precision.fp32, False), (Precision.bf16, False)]
 )
-def test_tf32_is_switched_on_and_off(precision: Precision, mode: str) -> None:
+def test_tf32_is_switched_on_and_off(precision: Precision, tf32: bool) -> None:
     for before in Precision:
         set_precision(before)
         set_precision(precision)
-        assert torch.backends.cuda.matmul.fp32_precision == mode
-        assert torch.backends.cudnn.conv.fp32_precision == mode  # type: ignore[attr-defined]
+        assert torch.backends.cuda.matmul.allow_tf32 == tf32
+        assert torch.backends.cudnn.allow_tf32 == tf32
