@@ -236,7 +236,7 @@ def test_the_difference_is_plain_and_has_both_values(plain: dict[tuple[str, str]
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("ablation=no_lrm", "unknown ablation=no_lrm: did you mean no_lrn? there are adam, average_pool,"),
+        ("ablation=no_lrm", "unknown ablation=no_lrm: did you mean no_lrn? there are adam, add_lrn,"),
         ("ablation=[tanh,no_lrm]", "unknown ablation=no_lrm: did you mean no_lrn?"),
         ("ablation=null", "unknown ablation=null: there are"),
         ("ablation=", "unknown ablation=: there are"),
