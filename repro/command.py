@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from repro.errors import RunFailure, UserError
 
@@ -23,6 +23,17 @@ def exit_code(command: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def own_words(words: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The `key=value` words that are a command's own, by key, and the rest, which are the configuration's."""
+    given = {word.partition("=")[0]: word.partition("=")[2] for word in words if _key(word) in defaults}
+    return dict(defaults) | given, [word for word in words if _key(word) not in defaults]
+
+
+def _key(word: str) -> str | None:
+    key, equals, _ = word.partition("=")
+    return key if equals else None
 
 
 def _end(code: int, message: str) -> int:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code
+from repro.command import exit_code, own_words
 from repro.config import Config
 from repro.errors import UserError
 
@@ -92,16 +92,15 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("format=")]
-    style = next((argument[7:] for argument in sys.argv[1:] if argument.startswith("format=")), "table")
-    if style not in FORMATS:
-        raise UserError(f"format={style}: choose one of {', '.join(FORMATS)}")
+    own, arguments = own_words(sys.argv[1:], {"format": "table"})
+    if own["format"] not in FORMATS:
+        raise UserError(f"format={own['format']}: choose one of {', '.join(FORMATS)}")
     if not any(argument.startswith("setup=") for argument in arguments):
         arguments.insert(0, "setup=ilsvrc2012")
     config = compose(arguments)
     classes = config.data.classes or DEFAULT_CLASSES
     rows = layer_table(config, classes)
-    if style == "json":
+    if own["format"] == "json":
         print(json.dumps({"layers": [asdict(row) for row in rows], "total": total(rows)}, indent=2))
     else:
         _print_table(rows, f"{config.setup}, recipe {config.recipe}: {classes} classes, {config.crop}-pixel input")

@@ -8,12 +8,11 @@ with mean=FILE.binaryproto.
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code
+from repro.command import exit_code, own_words
 from repro.config import Config
 from repro.errors import UserError
 
@@ -97,19 +96,6 @@ def _print_table(result: dict[str, Any]) -> None:
     console.print(f"{data['val_images']} validation images of {data['source']}, {result['device']}", markup=False)
 
 
-def _own_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The words that are this command's own, by key, and those of the configuration."""
-    own = {"weights": "", "mean": "", "format": "table"}
-    rest = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals and key in own:
-            own[key] = value
-        else:
-            rest.append(word)
-    return own, rest
-
-
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, `weights=FILE`, `mean=FILE` and `format=table|json`."""
     from repro.experiments import compose
@@ -117,7 +103,7 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    own, words = _own_words(sys.argv[1:])
+    own, words = own_words(sys.argv[1:], {"weights": "", "mean": "", "format": "table"})
     if own["format"] not in FORMATS:
         raise UserError(f"format={own['format']}: choose one of {', '.join(FORMATS)}")
     if not own["weights"]:

@@ -167,7 +167,7 @@ def settings(config: Config) -> dict[str, Any]:
 
 def difference(config: Config, baseline: Config) -> dict[str, tuple[Any, Any]]:
     """Settings in which two configurations differ: dotted key -> (baseline's value, this one's value)."""
-    return _changed(settings(baseline), settings(config))
+    return changed(settings(baseline), settings(config))
 
 
 def identify(config: Config, chosen: Sequence[str] = ()) -> tuple[str, dict[str, tuple[Any, Any]]]:
@@ -178,12 +178,12 @@ def identify(config: Config, chosen: Sequence[str] = ()) -> tuple[str, dict[str,
     one that another key undoes does not. Raises UserError where a `chosen` ablation does not apply, or two clash.
     """
     _check_chosen(chosen, config.recipe, config.setup)
-    changed = _changed(plain_settings(config.recipe, config.setup), settings(config))
-    after = {key: value for key, (_, value) in changed.items()}
+    difference = changed(plain_settings(config.recipe, config.setup), settings(config))
+    after = {key: value for key, (_, value) in difference.items()}
     in_force = _in_force(after, config.recipe, config.setup) if after else {}
     extra = [key for key in after if not any(key in keys for keys in in_force.values())]
     label = "+".join([*in_force, *(f"{_shortest(key)}={_text(after[key])}" for key in extra)])
-    return _shorten(label) or BASELINE, changed
+    return _shorten(label) or BASELINE, difference
 
 
 def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
@@ -200,7 +200,8 @@ def _in_force(after: dict[str, Any], recipe: str, setup: str) -> dict[str, dict[
     return {name: keys for name, keys in held.items() if name not in contained}
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings whose values differ: dotted key -> (before, after)."""
     return {key: (before[key], value) for key, value in after.items() if before[key] != value}
 
 

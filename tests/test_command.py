@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from repro.command import exit_code
+from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
 
 
@@ -43,3 +43,10 @@ def test_reader_that_goes_away() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_a_commands_own_words_are_told_from_those_of_the_configuration() -> None:
+    words = ["recipe=paper", "format=json", "format", "formats=x", "weights=a=b"]
+    own, rest = own_words(words, {"format": "table", "weights": "", "mean": ""})
+    assert own == {"format": "json", "weights": "a=b", "mean": ""}
+    assert rest == ["recipe=paper", "format", "formats=x"]

@@ -266,6 +266,10 @@ def test_a_run_cut_off_by_a_signal_goes_on_to_the_same_end(
     assert content(only_record(results)) == uninterrupted
 
 
+def press_ctrl_c(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_ctrl_c_while_the_end_is_measured_leaves_a_run_to_go_on_with(
     start: Start,
     results: Path,
@@ -273,11 +277,8 @@ def test_ctrl_c_while_the_end_is_measured_leaves_a_run_to_go_on_with(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def measure(_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "_measure", measure)
+        patch.setattr(runner, "_measure", press_ctrl_c)
         assert start() == 130
     assert "the same command goes on" in capfd.readouterr().out
     assert only_record(results).status == "stopped"
@@ -288,11 +289,8 @@ def test_ctrl_c_while_the_end_is_measured_leaves_a_run_to_go_on_with(
 def test_ctrl_c_before_the_first_epoch_has_ended_starts_over(
     start: Start, results: Path, singles: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def progress(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(Screen, "progress", progress)
+        patch.setattr(Screen, "progress", press_ctrl_c)
         assert start() == 130
     stopped = only_record(results)
     assert (stopped.status, stopped.curve()) == ("stopped", [])

@@ -101,16 +101,16 @@ def run_command(setup: str, recipe: str, ablation: str, difference: Mapping[str,
     if ablation == BASELINE or ablation in ablations():
         words.append(f"ablation={ablation}")
     else:
-        words += [shlex.quote(f"{key}={_override(value)}") for key, (_, value) in difference.items()]
+        words += [shlex.quote(f"{key}={plain_text(value)}") for key, (_, value) in difference.items()]
     return " ".join(
         ["python -m repro.run", *(["-m"] if len(seeds) > 1 else []), *words, f"seed={','.join(map(str, seeds))}"]
     )
 
 
-def _override(value: Any) -> str:
-    """A plain value as Hydra reads it."""
+def plain_text(value: Any) -> str:
+    """A plain value as one writes it on the command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_override, value))}]"
+        return f"[{','.join(map(plain_text, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from repro import suites
-from repro.experiments import BASELINE, EXPERIMENTS, ablations, choices, compose, difference, flatten, named_keys
+from repro.experiments import BASELINE, EXPERIMENTS, ablations, changed, choices, flatten, named_keys, plain_settings
 from repro.record import Record
 from repro.report import ledger
+from repro.report.effects import plain_text
 from repro.report.tables import markdown
 
 README = EXPERIMENTS / "README.md"
@@ -83,8 +84,8 @@ def render(runs: Iterable[Record]) -> str:
 
 
 def _recipe_row(name: str) -> list[str]:
-    setup = "setup=ilsvrc2012"  # the one that leaves every value to the recipe
-    keys = difference(compose([setup, f"recipe={name}"]), compose([setup, "recipe=paper"]))
+    setup = "ilsvrc2012"  # the one that leaves every value to the recipe
+    keys = changed(plain_settings("paper", setup), plain_settings(name, setup))
     return [f"`{name}`", _comment("recipe", name), _settings({key: value for key, (_, value) in keys.items()})]
 
 
@@ -134,7 +135,7 @@ def _some(names: Sequence[str], group: str) -> str:
 
 
 def _settings(keys: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}={ledger.plain_text(value)}`" for key, value in keys.items()) or "none"
+    return ", ".join(f"`{key}={plain_text(value)}`" for key, value in keys.items()) or "none"
 
 
 def _code(names: Iterable[str]) -> str:

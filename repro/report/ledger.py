@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from repro.experiments import EXPERIMENTS, compose, difference
+from repro.experiments import EXPERIMENTS, changed, plain_settings
 from repro.record import Record
 from repro.report.copies import remark
-from repro.report.effects import MAIN, Comparison, comparisons
+from repro.report.effects import MAIN, Comparison, comparisons, plain_text
 from repro.report.tables import interval
 
 HEADER = ("what", "the paper", "the authors' code", "`recipe=paper`; `recipe=source`", "why", "measured effect")
@@ -41,11 +41,9 @@ def read() -> tuple[Row, ...]:
     return tuple(Row(**row) for row in tuples)
 
 
-@cache
 def recipe_differences() -> dict[str, tuple[Any, Any]]:
     """Settings in which the two exact recipes differ before a setup changes them: dotted key -> (paper, source)."""
-    paper, source = (compose(["setup=ilsvrc2012", f"recipe={recipe}"]) for recipe in ("paper", "source"))
-    return difference(source, paper)
+    return changed(plain_settings("paper", "ilsvrc2012"), plain_settings("source", "ilsvrc2012"))
 
 
 def rows(runs: Iterable[Record]) -> Iterator[list[str]]:
@@ -81,10 +79,3 @@ def _place(part: Comparison) -> str:
     """Where an effect was measured; a star where the images are not the original ones, as the table there says."""
     star = "*" if remark(part.data.content_hash) else ""
     return f"{part.setup}{star}, recipe {part.recipe}, {part.device_type}"
-
-
-def plain_text(value: Any) -> str:
-    """A setting as one would write it on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(plain_text, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,7 @@ from repro.experiments import ablations
 from repro.record import Record
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Arm, Comparison, comparisons
-from repro.report.tables import interval, markdown, published_effect, stem, threads, verdict
+from repro.report.tables import interval, markdown, outcome, published_effect, stem, threads, verdict
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
@@ -64,15 +64,9 @@ def _surprises(parts: Sequence[Comparison]) -> list[str]:
         for name, effect in part.effects.items():
             difference = effect.differences[MAIN]
             expected = ablations()[name].expects if name in ablations() else ""
-            if difference.low is not None and expected and expected != _outcome(difference):
+            if difference.low is not None and expected and expected != outcome(difference):
                 where = f"{part.setup}, {part.recipe}"
                 cells = [f"`{name}`", where, expected, interval(difference, "+"), verdict(difference)]
                 found.append((-abs(difference.mean or 0.0), cells))
     rows = [cells for _, cells in sorted(found)[:SURPRISES]]
     return [_SURPRISES, markdown(SURPRISE_HEADER, rows)] if rows else []
-
-
-def _outcome(difference: stats.Difference) -> str:
-    if not difference.distinguishable or difference.mean is None:
-        return "same"
-    return "worse" if difference.mean > 0 else "better"

@@ -7,11 +7,10 @@ from typing import Any
 
 from repro import stats
 from repro.describe import DEFAULT_CLASSES, layer_table, total
-from repro.experiments import BASELINE, changes, compose, named_keys, plain_settings
+from repro.experiments import BASELINE, changed, changes, compose, named_keys, plain_settings
 from repro.record import CENTRE, Record
 from repro.report.copies import remark
-from repro.report.effects import MAIN, Arm, effect_of
-from repro.report.ledger import plain_text
+from repro.report.effects import MAIN, Arm, effect_of, plain_text
 from repro.report.tables import interval, markdown, verdict
 from repro.suites import Suite
 
@@ -90,7 +89,7 @@ def _sizes(recipe: str, ablation: str) -> tuple[str, str]:
 
 def _differences(setup: str, first: tuple[str, str], name: tuple[str, str]) -> list[str]:
     before, after = (_settings(setup, *arm) for arm in (first, name))
-    return [f"`{key}={plain_text(value)}`" for key, value in after.items() if before[key] != value]
+    return [f"`{key}={plain_text(value)}`" for key, (_, value) in changed(before, after).items()]
 
 
 @cache

@@ -329,9 +329,15 @@ def interval(value: stats.Mean, sign: str = "") -> str:
 
 def verdict(difference: stats.Difference) -> str:
     """Worse or better with n, or not distinguishable."""
+    found = outcome(difference)
+    return difference.verdict if found == "same" else f"{found} at n={difference.n}"
+
+
+def outcome(difference: stats.Difference) -> str:
+    """`worse`, `better`, or `same` where 0 is not left out: the words of an ablation's `expects`."""
     if not difference.distinguishable or difference.mean is None:
-        return difference.verdict
-    return f"{'worse' if difference.mean > 0 else 'better'} at n={difference.n}"
+        return "same"
+    return "worse" if difference.mean > 0 else "better"
 
 
 def _p(value: float | None) -> str:
