@@ -432,7 +432,7 @@ class TrainConfig:
     precision: Precision = Precision.fp32
     """Arithmetic."""
     compile: bool = True
-    """Compile what LRN does to single numbers, where the machine has a C++ compiler: faster, same result."""
+    """LRN by kernels of its own, where the machine can compile them (C++ for CPUs, Triton for GPUs): same result."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`."""
 

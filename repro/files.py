@@ -1,6 +1,7 @@
-"""Files that are whole at every moment, whatever is killed when."""
+"""Files that are whole at every moment, whatever is killed when; and the user's cache folder."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -29,3 +30,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def user_cache() -> Path:
+    """Where this package keeps what it can make again."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home, as in containers that run under a number without a user
+        caches = Path(tempfile.gettempdir())
+    return caches / "repro"

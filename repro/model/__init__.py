@@ -4,7 +4,7 @@ from repro.config import Config, Net
 from repro.model.alexnet import build_alexnet
 from repro.model.cifar import build_cifar
 from repro.model.initialization import initialize
-from repro.model.lrn import LocalResponseNorm, can_compile
+from repro.model.lrn import LocalResponseNorm
 from repro.model.network import Network
 
 __all__ = ["Network", "build"]
@@ -20,6 +20,6 @@ def build(config: Config, classes: int) -> Network:
     network.checkpoint_activations = config.train.checkpoint_activations
     for layer in network.modules():
         if isinstance(layer, LocalResponseNorm):
-            layer.compiled = config.train.compile and can_compile()
+            layer.compiled = config.train.compile
     initialize(network, config.model.init)
     return network

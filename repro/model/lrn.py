@@ -7,22 +7,20 @@ the convention of Caffe, PyTorch or the authors' own code (`layer.py:1182-1186`)
 The window is symmetric, so the sum S is its own transpose and the gradient needs S once more:
     da = g d^-beta - 2 alpha beta a S(g a d^-(beta + 1)),    d = k + alpha S(a^2).
 
-S is a convolution. What stands around it works on each number alone, and costs memory traffic only: compiled,
-it runs in one pass a step, which makes the layer several times faster on a CPU; see `tests/benchmarks`.
+The formulas stand below in PyTorch's operations, for every device, type and convention. For windows over maps there
+are kernels that read and write each number once: `lrn_cpu.py`, `lrn_triton.py`; see `tests/benchmarks`.
 """
 
-import logging
-import os
-import shutil
-from collections.abc import Callable
-from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from repro.config import Neighbourhood, NormConfig
+from repro.model import lrn_cpu
 
 
 def _sum_over_maps(x: Tensor, n: int, columns: int, scale: float) -> Tensor:
@@ -53,64 +51,47 @@ def _power(d: Tensor, beta: float) -> Tensor:
     return d.pow(-beta)
 
 
-def _square(x: Tensor) -> Tensor:
-    return _wide(x).square()
-
-
-def _normalize(x: Tensor, total: Tensor, k: float, beta: float) -> Tensor:
-    """`total` is alpha S(a^2), here and below."""
-    return (_wide(x) * _power(total + k, beta)).to(x.dtype)
-
-
-def _weigh(x: Tensor, g: Tensor, total: Tensor, k: float, beta: float) -> Tensor:
-    """g a d^-(beta + 1), of which the gradient needs the sum."""
-    d = total + k
-    return _wide(g) * _wide(x) * _power(d, beta) / d
-
-
-def _gradient(x: Tensor, g: Tensor, total: Tensor, neighbours: Tensor, k: float, beta: float) -> Tensor:
-    return (_wide(g) * _power(total + k, beta) - _wide(x) * neighbours).to(x.dtype)
-
-
-@cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    # torch looks for CUDA and says on stderr that there is none, once a process
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    return torch.compile(function, dynamic=True)
-
-
-def can_compile() -> bool:
-    """Whether there is the C++ compiler that torch.compile needs."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
-
-
 def _full_precision(x: Tensor) -> torch.autocast:
     """Switches autocast off; shapes-only tensors on `meta` have none."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
+def _layout(x: Tensor) -> torch.memory_format | None:
+    """How (N, C, H, W) lies in memory; None where there are gaps."""
+    layouts = (torch.channels_last, torch.contiguous_format)
+    return next((layout for layout in layouts if x.is_contiguous(memory_format=layout)), None)
+
+
 class _LocalResponseNorm(torch.autograd.Function):
-    """Keeps the input and the sum for the backward pass; sums are fp32 at least."""
+    """Keeps the input alone for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: "LocalResponseNorm") -> Tensor:
         """The formula at the top of this file."""
+        ctx.save_for_backward(x)
+        ctx.layer, ctx.kernels = layer, layer.kernels(x)
+        if ctx.kernels is not None:
+            return ctx.kernels.forward(x, layer.columns, layer.n, layer.k, layer.alpha)
         with _full_precision(x):
-            total = layer.sum(layer.each(_square, x), layer.alpha)
-            ctx.save_for_backward(x, total)
-            ctx.layer = layer
-            return layer.each(_normalize, x, total, k=layer.k, beta=layer.beta)
+            wide = _wide(x)
+            return (wide * _power(layer.denominator(wide), layer.beta)).to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """The gradient at the top of this file."""
-        x, total = ctx.saved_tensors
-        layer: LocalResponseNorm = ctx.layer
-        constants = {"k": layer.k, "beta": layer.beta}
+        (x,), layer = ctx.saved_tensors, ctx.layer
+        if ctx.kernels is not None:
+            layout = _layout(x)
+            assert layout is not None
+            g = gradients[0].contiguous(memory_format=layout)
+            return ctx.kernels.backward(x, g, layer.columns, layer.n, layer.k, layer.alpha), None
         with _full_precision(x):
-            weighed = layer.each(_weigh, x, gradients[0], total, **constants)
-            neighbours = layer.sum(weighed, 2 * layer.alpha * layer.beta)
-            return layer.each(_gradient, x, gradients[0], total, neighbours, **constants), None
+            wide = _wide(x)
+            d = layer.denominator(wide)
+            scaled = _wide(gradients[0]) * _power(d, layer.beta)
+            neighbours = layer.sum(scaled * wide / d, 2 * layer.alpha * layer.beta)
+            return (scaled - wide * neighbours).to(x.dtype), None
 
 
 class LocalResponseNorm(nn.Module):
@@ -122,21 +103,21 @@ class LocalResponseNorm(nn.Module):
         self.n, self.alpha, self.beta, self.k = n, alpha, beta, k
         self.columns, self.pixels = columns, pixels
         self.compiled = False
+        """Whether kernels are used, where there are some for the input."""
 
     def sum(self, x: Tensor, scale: float) -> Tensor:
         """`scale` times the sum of (N, C, H, W) over each neighbourhood."""
         return _sum_over_pixels(x, self.n, scale) if self.pixels else _sum_over_maps(x, self.n, self.columns, scale)
 
-    def each(self, function: Callable[..., Tensor], *tensors: Tensor, **constants: float) -> Tensor:
-        """A function of single numbers on tensors (N, C, H, W); compiled, it sees them as they lie in memory."""
-        first = tensors[0]
-        if not self.compiled or first.is_meta:
-            return function(*tensors, **constants)
-        layout = torch.contiguous_format if first.is_contiguous() else torch.channels_last
-        order = (0, 1, 2, 3) if first.is_contiguous() else (0, 2, 3, 1)
-        flat = [x.detach().contiguous(memory_format=layout).permute(order).flatten() for x in tensors]
-        out = _compiled(function)(*flat, **constants)
-        return out.view([first.shape[axis] for axis in order]).permute([order.index(axis) for axis in range(4)])
+    def denominator(self, x: Tensor) -> Tensor:
+        """k + alpha S(x^2) of (N, C, H, W)."""
+        return self.sum(x.square(), self.alpha) + self.k
+
+    def kernels(self, x: Tensor) -> ModuleType | None:
+        """The module with kernels for this input; None where PyTorch's operations do it."""
+        if not self.compiled or self.pixels or _layout(x) is None or torch.compiler.is_compiling():
+            return None
+        return lrn_cpu if lrn_cpu.serves(x, self.beta) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and type."""

@@ -1,42 +1,45 @@
 """The update rule, section 5, and which parameter learns and decays how much."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repro.config import LAYER_NAMES, OptimizerConfig, OptimizerKind
 from repro.model import Network
 
 
-class PaperSGD(torch.optim.Optimizer):
+class PaperSGD(torch.optim.SGD):
     """v <- momentum v - weight_decay lr w - lr g;  w <- w + v.
 
-    The velocity contains the learning rate, so after a drop it still carries steps of the old size;
-    torch.optim.SGD's does not. A group with rate 0 is frozen: no decay, no coasting (weights.cu:148).
+    The velocity contains the learning rate, so after a drop it still carries steps of the old size; that of
+    torch.optim.SGD does not. A group with rate 0 is frozen: no decay, no coasting (weights.cu:148).
+    PyTorch's fused kernel, which reads and writes each number once, keeps -v / lr: the same rule, once that is
+    brought to the new rate whenever the rate has changed.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float) -> None:
         """Each group has `params`, `lr` (per step) and `weight_decay`."""
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+        super().__init__(groups, momentum=momentum, fused=True)
+        self.register_step_pre_hook(lambda *_: self._meet_rates())
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update from the gradients of the batch mean."""
+    def _meet_rates(self) -> None:
         for group in self.param_groups:
-            if group["lr"] == 0:
-                continue
+            self._meet_rate(group)
+
+    def _meet_rate(self, group: dict[str, Any]) -> None:
+        if group["lr"] == 0:
             for w in group["params"]:
-                if w.grad is None:
-                    continue
-                state = self.state[w]
-                if not state:
-                    state["velocity"] = torch.zeros_like(w)
-                v: Tensor = state["velocity"]
-                v.mul_(group["momentum"]).sub_(w, alpha=group["weight_decay"] * group["lr"])
-                v.sub_(w.grad, alpha=group["lr"])
-                w.add_(v)
+                w.grad = None  # what has no gradient is passed over
+            return
+        before = group.get("velocity_lr", group["lr"])
+        if group["lr"] != before:
+            for w in group["params"]:
+                if self.state[w].get("momentum_buffer") is not None:
+                    self.state[w]["momentum_buffer"].mul_(before / group["lr"])
+        group["velocity_lr"] = group["lr"]
 
 
 def parameter_groups(network: Network, config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -67,7 +70,7 @@ def make_optimizer(network: Network, config: OptimizerConfig) -> torch.optim.Opt
     """The optimizer of a configuration; the schedule sets each group's `lr` before every step."""
     groups = parameter_groups(network, config)
     if config.kind is OptimizerKind.adam:
-        return torch.optim.Adam(groups)
+        return torch.optim.Adam(groups, fused=True)
     if config.kind is OptimizerKind.torch_sgd:
-        return torch.optim.SGD(groups, momentum=config.momentum)
+        return torch.optim.SGD(groups, momentum=config.momentum, fused=True)
     return PaperSGD(groups, config.momentum)

@@ -72,7 +72,7 @@ def test_torch_sgd_is_the_same_rule_until_the_rate_drops() -> None:
         step()
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-12, atol=1e-14)
 
-    velocity = paper.state[weights[0]]["velocity"].clone()
+    velocity = -0.01 * paper.state[weights[0]]["momentum_buffer"]
     for optimizer in (paper, sgd):
         optimizer.param_groups[0]["lr"] /= 10
     step()
@@ -86,12 +86,28 @@ def test_a_group_with_rate_0_stands_still() -> None:
     optimizer = PaperSGD([{"params": [weight], "lr": 0.1, "weight_decay": 0.5}], momentum=0.9)
     weight.grad = torch.ones(3)
     optimizer.step()
-    moved, velocity = weight.detach().clone(), optimizer.state[weight]["velocity"].clone()
+    moved, velocity = weight.detach().clone(), optimizer.state[weight]["momentum_buffer"].clone()
     assert (moved < 1).all()
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step()
     assert torch.equal(weight, moved)
-    assert torch.equal(optimizer.state[weight]["velocity"], velocity)
+    assert torch.equal(optimizer.state[weight]["momentum_buffer"], velocity)
+
+
+def test_the_state_of_a_run_that_goes_on_holds_the_rate_of_the_velocity() -> None:
+    weights = [nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)]
+    whole, first = (
+        PaperSGD([{"params": [weight], "lr": 0.1, "weight_decay": 0.5}], momentum=0.9) for weight in weights
+    )
+    for weight, optimizer in zip(weights, (whole, first), strict=True):
+        weight.grad = torch.ones(3, dtype=torch.float64)
+        optimizer.step()
+    again = PaperSGD([{"params": [weights[1]], "lr": 0.0, "weight_decay": 0.5}], momentum=0.9)
+    again.load_state_dict(first.state_dict())
+    for optimizer in (whole, again):
+        optimizer.param_groups[0]["lr"] = 0.01
+        optimizer.step()
+    assert torch.equal(weights[0], weights[1])
 
 
 def test_a_parameter_without_gradient_is_left_alone() -> None:

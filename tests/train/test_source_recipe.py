@@ -26,8 +26,10 @@ class Recorded(Training):
 
     def keep(self) -> None:
         for name, parameter in self.network.named_parameters():
-            assert parameter.grad is not None
-            self.gradients[name].append(parameter.grad.numpy().astype(np.float64))
+            frozen = "conv1" in name and len(self.gradients[name]) >= EPOCHS["conv1_frozen"]
+            assert (parameter.grad is None) == frozen
+            gradient = np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.numpy()
+            self.gradients[name].append(gradient.astype(np.float64))
 
     def weights(self) -> dict[str, np.ndarray]:
         named = self.network.named_parameters()
