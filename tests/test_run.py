@@ -323,7 +323,7 @@ def test_a_run_killed_after_its_last_epoch_only_measures(
     start()
     undo()
     with monkeypatch.context() as patch:
-        patch.setattr("repro.train.loop.Training._step", lambda *_: pytest.fail("all epochs are done"))
+        patch.setattr("repro.train.step.TrainingStep.__call__", lambda *_: pytest.fail("all epochs are done"))
         assert start() == 0
     assert content(only_record(results)) == singles[0]
 

@@ -11,6 +11,9 @@ The formulas stand below in PyTorch's operations, for every device, type and con
 are kernels that read and write each number once: `lrn_cpu.py`, `lrn_triton.py`; see `tests/benchmarks`.
 """
 
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +63,12 @@ def _layout(x: Tensor) -> torch.memory_format | None:
     """How (N, C, H, W) lies in memory; None where there are gaps."""
     layouts = (torch.channels_last, torch.contiguous_format)
     return next((layout for layout in layouts if x.is_contiguous(memory_format=layout)), None)
+
+
+@cache
+def _triton_kernels() -> ModuleType | None:
+    """None where Triton is not installed."""
+    return import_module("repro.model.lrn_triton") if find_spec("triton") else None
 
 
 class _LocalResponseNorm(torch.autograd.Function):
@@ -117,7 +126,8 @@ class LocalResponseNorm(nn.Module):
         """The module with kernels for this input; None where PyTorch's operations do it."""
         if not self.compiled or self.pixels or _layout(x) is None or torch.compiler.is_compiling():
             return None
-        return lrn_cpu if lrn_cpu.serves(x, self.beta) else None
+        module = _triton_kernels() if x.is_cuda else lrn_cpu
+        return module if module is not None and module.serves(x, self.beta) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and type."""

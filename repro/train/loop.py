@@ -2,27 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from repro.config import Config, ScheduleKind
 from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
 from repro.data.store import ImageData, Split
-from repro.errors import RunFailure
 from repro.model import Network
-from repro.model.network import Dropout
 from repro.train import checkpoint
 from repro.train.evaluation import Evaluation, evaluate
 from repro.train.optimizer import make_optimizer
-from repro.train.precision import arithmetic
 from repro.train.schedule import Schedule
+from repro.train.step import Tally, TrainingStep
 
 REPORT_STEPS = 10
 """Steps between two looks at the loss; each look waits for the device."""
@@ -42,25 +38,6 @@ class Progress:
     loss: float
     error: float
     images_per_second: float
-
-
-@dataclass
-class Tally:
-    """Sums over an epoch's batches; they stay on the device until they are looked at."""
-
-    loss: Tensor
-    wrong: Tensor
-    images: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def on(cls, device: torch.device) -> "Tally":
-        """An empty one."""
-        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
-
-    def means(self) -> tuple[float, float]:
-        """Mean loss in nats and top-1 error in %."""
-        return self.loss.item() / self.images, 100 * self.wrong.item() / self.images
 
 
 @dataclass
@@ -88,6 +65,7 @@ class Training:
         self.pixels = Pixels(self.config, self.data, self.device)
         self.train_split, self.minival = held_out(self.config, self.data)
         self.optimizer = make_optimizer(self.network, self.config.optimizer)
+        self.step = TrainingStep(self.config, self.network, self.optimizer, self.device)
         batch = self.config.train.batch_size
         self.steps = -(-len(self.train_split.labels) // batch)
         self.schedule = Schedule(self.config, self.steps * self.config.train.epochs)
@@ -122,7 +100,7 @@ class Training:
             done = epoch * self.steps + step
             events += self.schedule.events(done)
             self.schedule.set_rates(self.optimizer.param_groups, done)
-            self._step(images, labels, tally)
+            self.step(images, labels, tally)
             if step % REPORT_STEPS == REPORT_STEPS - 1 or step == self.steps - 1:
                 loss, error = tally.means()
                 tally.seconds = time.perf_counter() - start
@@ -131,44 +109,6 @@ class Training:
                     self.diverged = True
                     return tally, [*events, NOT_FINITE]
         return tally, events
-
-    def _step(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
-        """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up."""
-        count = len(labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        part = self.config.train.micro_batch or count
-        try:
-            for x, y in self._parts(images, labels, part):
-                with arithmetic(self.device, self.config.train.precision):
-                    logits = self.network(x)
-                loss = F.cross_entropy(logits.float(), y, reduction="sum")
-                (loss / count).backward()
-                tally.loss += loss.detach()
-                tally.wrong += (logits.argmax(1) != y).sum()
-            if self.config.optimizer.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
-            self.optimizer.step()
-        except (MemoryError, RuntimeError) as error:
-            if not _about_memory(error):
-                raise
-            raise RunFailure(_smaller_parts(part, self.config.train.batch_size)) from error
-        tally.images += count
-
-    def _parts(self, images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A batch in parts that meet the dropout masks which the whole would have met."""
-        count = len(labels)
-        if size >= count:
-            yield images, labels
-            return
-        layers = [layer for layer in self.network.modules() if isinstance(layer, Dropout)]
-        masks = [layer.draw(count, self.device) for layer in layers]
-        for start in range(0, count, size):
-            rows = slice(start, start + size)
-            for layer, mask in zip(layers, masks, strict=True):
-                layer.mask = mask[rows]
-            yield images[rows], labels[rows]
-        for layer in layers:
-            layer.mask = None
 
     def _evaluate(self, split: Split) -> Evaluation:
         return evaluate(self.network, split, self.pixels, self.config.train)
@@ -206,18 +146,3 @@ class Training:
             "curve": self.curve,
         }
         checkpoint.save(self.folder, self.identity | state)
-
-
-def _about_memory(error: Exception) -> bool:
-    """Whether there is too little of it; torch has a type of its own for that on GPUs only."""
-    words = ("not enough memory", "allocate memory", "out of memory")  # of its allocator on CPUs, and of cuDNN
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(word in str(error).lower() for word in words)
-
-
-def _smaller_parts(part: int, batch: int) -> str:
-    """What to do when `part` images at once are too many: the next size that divides the batch, at most half."""
-    if part == 1:
-        return "out of memory with one image at a time: a machine with more memory is needed"
-    size = next(size for size in range(part // 2, 0, -1) if batch % size == 0)
-    return f"out of memory with {part} images at once: try train.micro_batch={size} (same result)"

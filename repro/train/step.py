@@ -1,0 +1,96 @@
+"""One training step: forward and backward pass, and update, with nothing that waits for the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repro.config import Config
+from repro.errors import RunFailure
+from repro.model import Network
+from repro.model.network import Dropout
+from repro.train.precision import arithmetic
+
+
+@dataclass
+class Tally:
+    """Sums over an epoch's batches; they stay on the device until they are looked at."""
+
+    loss: Tensor
+    wrong: Tensor
+    images: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Tally":
+        """An empty one."""
+        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss in nats and top-1 error in %."""
+        return self.loss.item() / self.images, 100 * self.wrong.item() / self.images
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """The step of a configuration; the schedule sets the optimizer's rates before each."""
+
+    config: Config
+    network: Network
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+
+    def __call__(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
+        """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up."""
+        count = len(labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        part = self.config.train.micro_batch or count
+        try:
+            for x, y in self._parts(images, labels, part):
+                with arithmetic(self.device, self.config.train.precision):
+                    logits = self.network(x)
+                loss = F.cross_entropy(logits.float(), y, reduction="sum")
+                (loss / count).backward()
+                tally.loss += loss.detach()
+                tally.wrong += (logits.argmax(1) != y).sum()
+            if self.config.optimizer.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
+            self.optimizer.step()
+        except (MemoryError, RuntimeError) as error:
+            if not _about_memory(error):
+                raise
+            raise RunFailure(_smaller_parts(part, self.config.train.batch_size)) from error
+        tally.images += count
+
+    def _parts(self, images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """A batch in parts that meet the dropout masks which the whole would have met."""
+        count = len(labels)
+        if size >= count:
+            yield images, labels
+            return
+        layers = [layer for layer in self.network.modules() if isinstance(layer, Dropout)]
+        masks = [layer.draw(count, self.device) for layer in layers]
+        for start in range(0, count, size):
+            rows = slice(start, start + size)
+            for layer, mask in zip(layers, masks, strict=True):
+                layer.mask = mask[rows]
+            yield images[rows], labels[rows]
+        for layer in layers:
+            layer.mask = None
+
+
+def _about_memory(error: Exception) -> bool:
+    """Whether there is too little of it; torch has a type of its own for that on GPUs only."""
+    words = ("not enough memory", "allocate memory", "out of memory")  # of its allocator on CPUs, and of cuDNN
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(word in str(error).lower() for word in words)
+
+
+def _smaller_parts(part: int, batch: int) -> str:
+    """What to do when `part` images at once are too many: the next size that divides the batch, at most half."""
+    if part == 1:
+        return "out of memory with one image at a time: a machine with more memory is needed"
+    size = next(size for size in range(part // 2, 0, -1) if batch % size == 0)
+    return f"out of memory with {part} images at once: try train.micro_batch={size} (same result)"

@@ -1,0 +1,67 @@
+"""The Triton kernels of LRN: run by Triton's interpreter on the CPU, and compiled where there is a GPU."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from repro.model.lrn import LocalResponseNorm
+
+pytest.importorskip("triton", reason="no Triton on this system")
+
+# The interpreter is chosen when a kernel is defined, so it has a process of its own.
+CHECK = """
+import itertools
+import torch
+from repro.model import lrn_triton
+from repro.model.lrn import LocalResponseNorm
+
+def random(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 50
+
+worst = {}
+layouts = (torch.contiguous_format, torch.channels_last)
+cases = [(2, 12, 3, 5), 5, 2], [(1, 6, 7, 3), 5, 1], [(3, 24, 2, 2), 3, 2], [(1, 20, 2, 3), 9, 1], [(1, 4, 1, 1), 1, 2]
+for layout, (shape, n, columns), dtype in itertools.product(layouts, cases, lrn_triton.TYPES):
+    x, g = (random(shape, seed).to(dtype).contiguous(memory_format=layout) for seed in (1, 2))
+    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
+    leaf = x.double().requires_grad_()
+    exact = layer(leaf)
+    exact_gradient, = torch.autograd.grad(exact, leaf, g.double())
+    window = columns, n, 2.0, 1e-3
+    found = lrn_triton.forward(x, *window), lrn_triton.backward(x, g, *window)
+    for ours, wanted in zip(found, (exact.detach(), exact_gradient)):
+        assert ours.dtype == dtype and ours.stride() == x.stride()
+        error = ((ours.double() - wanted).abs().max() / wanted.abs().max()).item()
+        worst[dtype] = max(worst.get(dtype, 0), error / torch.finfo(dtype).eps)
+print(worst)
+assert max(worst.values()) < 4, worst
+"""
+
+
+@pytest.mark.slow
+def test_the_interpreter_gives_the_float64_formula_to_rounding() -> None:
+    program = f"import os; os.environ['TRITON_INTERPRET'] = '1'\n{CHECK}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_on_a_gpu_too(dtype: torch.dtype, layout: torch.memory_format, columns: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, g = (torch.randn(3, 96, 13, 11, generator=generator, dtype=torch.float64) * 50 for _ in range(2))
+    results = []
+    for device, kind, compiled in (("cpu", torch.float64, False), ("cuda", dtype, True)):
+        layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0, columns)
+        layer.compiled = compiled
+        rounded = x.to(dtype).to(device, kind).contiguous(memory_format=layout).requires_grad_()
+        out = layer(rounded)
+        results.append((out.detach(), torch.autograd.grad(out, rounded, g.to(dtype).to(device, kind))[0]))
+    eps = torch.finfo(dtype).eps
+    for ours, exact in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(ours.cpu().double(), exact, rtol=4 * eps, atol=4 * eps)
