@@ -7,8 +7,8 @@ the convention of Caffe, PyTorch or the authors' own code (`layer.py:1182-1186`)
 The window is symmetric, so the sum S is its own transpose and the gradient needs S once more:
     da = g d^-beta - 2 alpha beta a S(g a d^-(beta + 1)),    d = k + alpha S(a^2).
 
-The formulas stand below in PyTorch's operations, for every device, type and convention. For windows over maps there
-are kernels that read and write each number once: `lrn_cpu.py`, `lrn_triton.py`; see `tests/benchmarks`.
+The formulas stand below in PyTorch's operations, for every device, type and convention. `lrn_cpu.py` and
+`lrn_triton.py` have kernels that read and write each number once; see `tests/benchmarks`.
 """
 
 from functools import cache
@@ -80,7 +80,7 @@ class _LocalResponseNorm(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.layer, ctx.kernels = layer, layer.kernels(x)
         if ctx.kernels is not None:
-            return ctx.kernels.forward(x, layer.columns, layer.n, layer.k, layer.alpha)
+            return ctx.kernels.forward(layer, x)
         with _full_precision(x):
             wide = _wide(x)
             return (wide * _power(layer.denominator(wide), layer.beta)).to(x.dtype)
@@ -94,7 +94,7 @@ class _LocalResponseNorm(torch.autograd.Function):
             layout = _layout(x)
             assert layout is not None
             g = gradients[0].contiguous(memory_format=layout)
-            return ctx.kernels.backward(x, g, layer.columns, layer.n, layer.k, layer.alpha), None
+            return ctx.kernels.backward(layer, x, g), None
         with _full_precision(x):
             wide = _wide(x)
             d = layer.denominator(wide)
@@ -124,10 +124,10 @@ class LocalResponseNorm(nn.Module):
 
     def kernels(self, x: Tensor) -> ModuleType | None:
         """The module with kernels for this input; None where PyTorch's operations do it."""
-        if not self.compiled or self.pixels or _layout(x) is None or torch.compiler.is_compiling():
+        if not self.compiled or _layout(x) is None or torch.compiler.is_compiling():
             return None
         module = _triton_kernels() if x.is_cuda else lrn_cpu
-        return module if module is not None and module.serves(x, self.beta) else None
+        return module if module is not None and module.serves(self, x) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and type."""

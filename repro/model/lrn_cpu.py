@@ -1,4 +1,4 @@
-"""The CPU kernels of LRN over maps, `lrn.cpp`: compiled once for a processor and kept with the user's caches."""
+"""The CPU kernels of LRN, `lrn.cpp`: compiled once for a processor and kept with the user's caches."""
 
 import ctypes
 import hashlib
@@ -9,54 +9,63 @@ import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from repro.files import user_cache
 
+if TYPE_CHECKING:
+    from repro.model.lrn import LocalResponseNorm
+
 SOURCE = Path(__file__).with_name("lrn.cpp")
 # Inexact shortcuts (-ffast-math) stay off: a NaN must come through, for it is how a run that diverges is known.
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++")
 BETA = 0.75
 
 
-def serves(x: Tensor, beta: float) -> bool:
-    """Whether there is a kernel for this tensor (N, C, H, W) and power, and a compiler to make it with."""
-    return beta == BETA and x.device.type == "cpu" and x.dtype in _NAMES and _library() is not None
+def serves(layer: "LocalResponseNorm", x: Tensor) -> bool:
+    """Whether there is a kernel for this layer and tensor (N, C, H, W), and a compiler to make it with."""
+    return layer.beta == BETA and x.dtype in _NAMES and x.device.type == "cpu" and _library() is not None
 
 
-def forward(x: Tensor, columns: int, n: int, k: float, alpha: float) -> Tensor:
+def forward(layer: "LocalResponseNorm", x: Tensor) -> Tensor:
     """LRN of a dense (N, C, H, W); same shape, type and layout out."""
-    out = torch.empty_like(x)
-    _call("forward", (x, out), columns, n, k, alpha)
-    return out
+    return _call("forward", layer, x)
 
 
-def backward(x: Tensor, gradient: Tensor, columns: int, n: int, k: float, alpha: float) -> Tensor:
+def backward(layer: "LocalResponseNorm", x: Tensor, gradient: Tensor) -> Tensor:
     """The input's gradient (N, C, H, W) from that of the output, both laid out alike."""
-    out = torch.empty_like(x)
-    _call("backward", (x, gradient, out), columns, n, k, alpha)
-    return out
+    return _call("backward", layer, x, gradient)
 
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], columns: int, n: int, k: float, alpha: float) -> None:
-    x = tensors[0]
-    count, maps, places = x.shape[0], x.shape[1] // columns, x.shape[2] * x.shape[3]
-    channels_last = x.is_contiguous(memory_format=torch.channels_last)
-    outer, positions = (count * places, 1) if channels_last else (count, places)
-    library = _library()
-    assert library is not None
-    getattr(library, f"{name}_{_NAMES[x.dtype]}")(
-        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
-        *(ctypes.c_long(number) for number in (outer * columns, maps, positions, n)),
-        ctypes.c_float(k),
-        ctypes.c_float(alpha),
+class _Window(ctypes.Structure):
+    """`Window` of the source."""
+
+    _fields_ = (
+        *((name, ctypes.c_long) for name in ("count", "columns", "maps", "height", "width")),
+        *((name, ctypes.c_long) for name in ("n", "pixels", "channels_last")),
+        *((name, ctypes.c_float) for name in ("k", "alpha")),
     )
+
+
+def _call(name: str, layer: "LocalResponseNorm", *tensors: Tensor) -> Tensor:
+    x, out = tensors[0], torch.empty_like(tensors[0])
+    count, maps, height, width = x.shape
+    columns = 1 if layer.pixels else layer.columns
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    window = _Window(
+        *(count, columns, maps // columns, height, width),
+        *(layer.n, layer.pixels, channels_last, layer.k, layer.alpha),
+    )
+    addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (*tensors, out))
+    getattr(_library(), f"{name}_{_NAMES[x.dtype]}")(ctypes.byref(window), *addresses)
+    return out
 
 
 @cache

@@ -4,10 +4,15 @@ A program holds some places of a tensor with all maps of one column. What a wind
 loads again, from the first-level cache; the backward pass computes their denominators anew instead of storing them.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from repro.model.lrn import LocalResponseNorm
 
 BETA = 0.75
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -15,38 +20,39 @@ NUMBERS = 2048
 """Numbers a program, about."""
 
 
-def serves(x: Tensor, beta: float) -> bool:
-    """Whether there is a kernel for this tensor (N, C, H, W) and power."""
-    return beta == BETA and x.is_cuda and x.dtype in TYPES and x.shape[1] <= NUMBERS
+def serves(layer: "LocalResponseNorm", x: Tensor) -> bool:
+    """Whether there is a kernel for this layer and tensor (N, C, H, W)."""
+    over_maps = not layer.pixels and x.shape[1] <= NUMBERS
+    return over_maps and layer.beta == BETA and x.is_cuda and x.dtype in TYPES
 
 
-def forward(x: Tensor, columns: int, n: int, k: float, alpha: float) -> Tensor:
+def forward(layer: "LocalResponseNorm", x: Tensor) -> Tensor:
     """LRN of a dense (N, C, H, W); same shape, type and layout out."""
     out = torch.empty_like(x)
-    grid, sizes, blocks = _tiles(x, columns, n)
-    _forward[grid](x, out, *sizes, k, alpha, **blocks)
+    grid, sizes, blocks = _tiles(layer, x)
+    _forward[grid](x, out, *sizes, layer.k, layer.alpha, **blocks)
     return out
 
 
-def backward(x: Tensor, gradient: Tensor, columns: int, n: int, k: float, alpha: float) -> Tensor:
+def backward(layer: "LocalResponseNorm", x: Tensor, gradient: Tensor) -> Tensor:
     """The input's gradient (N, C, H, W) from that of the output, both laid out alike."""
     out = torch.empty_like(x)
-    grid, sizes, blocks = _tiles(x, columns, n)
-    _backward[grid](x, gradient, out, *sizes, k, alpha, **blocks)
+    grid, sizes, blocks = _tiles(layer, x)
+    _backward[grid](x, gradient, out, *sizes, layer.k, layer.alpha, **blocks)
     return out
 
 
-def _tiles(x: Tensor, columns: int, n: int) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
+def _tiles(layer: "LocalResponseNorm", x: Tensor) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
     """Grid; places, positions and maps; sizes fixed when a kernel is compiled.
 
     A place's maps lie `positions` apart: side by side in channels-last, H W apart in NCHW.
     """
-    maps, area = x.shape[1] // columns, x.shape[2] * x.shape[3]
+    maps, area = x.shape[1] // layer.columns, x.shape[2] * x.shape[3]
     positions = 1 if x.is_contiguous(memory_format=torch.channels_last) else area
-    places = x.shape[0] * columns * area
+    places = x.shape[0] * layer.columns * area
     block_maps = triton.next_power_of_2(maps)
     block_places = max(1, NUMBERS // block_maps)
-    blocks = {"half": n // 2, "block_places": block_places, "block_maps": block_maps}
+    blocks = {"half": layer.n // 2, "block_places": block_places, "block_maps": block_maps}
     return (triton.cdiv(places, block_places),), (places, positions, maps), blocks
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from repro.model import lrn_cpu
 from repro.model.lrn import LocalResponseNorm
 
-X = torch.zeros(1, 4, 2, 2)
-needs_compiler = pytest.mark.skipif(not lrn_cpu.serves(X, 0.75), reason="the kernels need a C++ compiler")
+LAYER, X = LocalResponseNorm(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2)
+needs_compiler = pytest.mark.skipif(not lrn_cpu.serves(LAYER, X), reason="the kernels need a C++ compiler")
 LAYOUTS = pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"]
 )
@@ -23,8 +23,10 @@ def random(*shape: int, scale: float = 50.0, seed: int = 3) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
 
 
-def both_passes(x: Tensor, gradient: Tensor, compiled: bool, n: int = 5, columns: int = 2) -> tuple[Tensor, Tensor]:
-    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
+def both_passes(
+    x: Tensor, gradient: Tensor, compiled: bool, n: int = 5, columns: int = 2, pixels: bool = False
+) -> tuple[Tensor, Tensor]:
+    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns, pixels)
     layer.compiled = compiled
     leaf = x.clone().requires_grad_()
     out = layer(leaf * 1)  # not a leaf, as in a network
@@ -48,6 +50,18 @@ def test_fp32_is_the_float64_formula_to_rounding(
     x, g = (random(*shape, seed=seed).contiguous(memory_format=layout) for seed in (1, 2))
     expected = both_passes(x, g, False, n, columns)
     found = both_passes(x.float(), g.float(), True, n, columns)
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=2e-6, atol=2e-6 * 50)
+
+
+@needs_compiler
+@LAYOUTS
+@pytest.mark.parametrize("shape", [(3, 12, 5, 7), (2, 70, 9, 4), (4, 3, 1, 1), (1, 33, 2, 3), (0, 4, 5, 5)])
+@pytest.mark.parametrize("n", [1, 3, 5, 7])
+def test_windows_over_pixels(layout: torch.memory_format, shape: tuple[int, ...], n: int) -> None:
+    x, g = (random(*shape, seed=seed).contiguous(memory_format=layout) for seed in (1, 2))
+    expected = both_passes(x, g, False, n, pixels=True)
+    found = both_passes(x.float(), g.float(), True, n, pixels=True)
     for ours, exact in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=2e-6, atol=2e-6 * 50)
 
@@ -132,11 +146,11 @@ def test_without_a_compiler_the_plain_way_gives_the_result(
 @pytest.mark.usefixtures("afresh")
 def test_kernels_are_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lrn_cpu.serves(X, 0.75)
+    assert lrn_cpu.serves(LAYER, X)
     (kept,) = (tmp_path / "repro").iterdir()
     before = kept.stat().st_mtime_ns
     lrn_cpu._library.cache_clear()
-    assert lrn_cpu.serves(X, 0.75)
+    assert lrn_cpu.serves(LAYER, X)
     assert [path.stat().st_mtime_ns for path in (tmp_path / "repro").iterdir()] == [before]
 
 
@@ -145,7 +159,7 @@ def test_kernels_are_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, 
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert lrn_cpu.serves(X, 0.75)
+    assert lrn_cpu.serves(LAYER, X)
     assert both_passes(X + 1, X + 1, True)[0].isfinite().all()
 
 
@@ -154,7 +168,8 @@ def test_a_process_has_one_openmp_runtime() -> None:
     """Two would each start their threads, and wait for each other's."""
     program = (
         "import torch; from pathlib import Path; from repro.model import lrn_cpu;"
-        "lrn_cpu.serves(torch.zeros(1, 4, 2, 2), 0.75);"
+        "from repro.model.lrn import LocalResponseNorm;"
+        "lrn_cpu.serves(LocalResponseNorm(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2));"
         "maps = Path('/proc/self/maps').read_text().splitlines();"
         "print(len({line.split()[-1] for line in maps if 'libgomp' in line or 'libomp' in line}))"
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from repro.config import Precision
 from repro.model import lrn_cpu
+from repro.model.lrn import LocalResponseNorm
 from repro.train.loop import Training
 from tests.tiny import make_training, tiny_config
 
@@ -24,7 +25,10 @@ def trained(folder: Path, compiled: bool, precision: Precision) -> tuple[Trainin
     return training, before
 
 
-@pytest.mark.skipif(not lrn_cpu.serves(torch.zeros(1, 4, 2, 2), 0.75), reason="the kernels need a C++ compiler")
+@pytest.mark.skipif(
+    not lrn_cpu.serves(LocalResponseNorm(5, 1e-4, 0.75, 2.0), torch.zeros(1, 4, 2, 2)),
+    reason="the kernels need a C++ compiler",
+)
 def test_kernels_make_the_same_record_to_rounding(tmp_path: Path) -> None:
     (fast, before), (plain, _) = (trained(tmp_path / str(on), on, Precision.fp32) for on in (True, False))
     for (name, ours), theirs in zip(fast.network.named_parameters(), plain.network.parameters(), strict=True):
@@ -36,7 +40,10 @@ def test_kernels_make_the_same_record_to_rounding(tmp_path: Path) -> None:
         assert ours["val_top1"] == theirs["val_top1"]
 
 
-@pytest.mark.skipif(not lrn_cpu.serves(torch.zeros(1, 4, 2, 2), 0.75), reason="the kernels need a C++ compiler")
+@pytest.mark.skipif(
+    not lrn_cpu.serves(LocalResponseNorm(5, 1e-4, 0.75, 2.0), torch.zeros(1, 4, 2, 2)),
+    reason="the kernels need a C++ compiler",
+)
 def test_and_to_the_rounding_of_bf16(tmp_path: Path) -> None:
     (fast, _), (plain, _) = (trained(tmp_path / str(on), on, Precision.bf16) for on in (True, False))
     losses = [[row["train_loss"] for row in training.curve] for training in (fast, plain)]
