@@ -30,6 +30,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     import torch
 
     from repro.data.augmentation import Pixels
+    from repro.data.resident import resident
     from repro.data.store import open_data
     from repro.environment import capture_machine
     from repro.model import build
@@ -44,6 +45,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     data = open_data(config.data)
     if mean is not None:
         data = _with_mean(data, mean)
+    data = resident(data, device)
     network = build(config, len(data.classes))
     load_into(weights, network)
     network.to(device).to(memory_format=torch.channels_last)

@@ -101,7 +101,7 @@ def make_image_folder(root: Path, train: int = 40, val: int = 12, classes: int =
     """`root` with train/<class>/ and val/<class>/, the images of `tiny_data`; `train` and `val` count all classes."""
     data = tiny_data(train, val, classes)
     for name, split in (("train", data.train), ("val", data.val)):
-        for number, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+        for number, (image, label) in enumerate(zip(split.images[:], split.labels, strict=True)):
             path = root / name / data.classes[label] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)

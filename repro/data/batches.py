@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from repro.config import Config, reached
-from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_windows
+from repro.data.ahead import Draw, cut_ahead
+from repro.data.augmentation import Pixels, Windows, color_draws, on_device, random_windows
 from repro.data.store import ImageData, Split
 
 
@@ -40,28 +41,38 @@ def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -
 
     The last batch is smaller where the batch size does not divide the number of images.
     """
-    count, batch = len(split.labels), config.train.batch_size
+    return _batches(split, pixels, _training_draws(config, len(split.labels), pixels.border, epoch))
+
+
+def _training_draws(config: Config, count: int, border: int, epoch: int) -> Iterator[Draw]:
+    batch = config.train.batch_size
     generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch if config.data.shuffle else 0, "order"))
     order = torch.randperm(count, generator=generator).numpy()
     generator.manual_seed(epoch_seed(config.seed, epoch, "augmentation"))
     steps = -(-count // batch)
     for step, start in enumerate(range(0, count, batch), epoch * steps):
         indices = order[start : start + batch]
-        windows = random_windows(config.augment, len(indices), pixels.border, generator)
+        windows = random_windows(config.augment, len(indices), border, generator)
         late = reached(config.augment.color_noise_off_at, step, steps * config.train.epochs)
-        noise = None if late else color_draws(config.augment, len(indices), generator)
-        crops = cut(split.images, split.places(indices), windows, pixels.crop)
-        yield pixels.prepare(crops, windows, noise), torch.from_numpy(split.labels[indices]).to(pixels.device)
+        yield Draw(indices, windows, None if late else color_draws(config.augment, len(indices), generator))
 
 
 def fixed_batches(
     split: Split, pixels: Pixels, place: tuple[int, int, bool], indices: np.ndarray, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The images at `indices` in their order, all cut at one place (top, left, mirrored)."""
+    return _batches(split, pixels, _fixed_draws(place, indices, batch))
+
+
+def _fixed_draws(place: tuple[int, int, bool], indices: np.ndarray, batch: int) -> Iterator[Draw]:
     top, left, mirrored = place
     for start in range(0, len(indices), batch):
         chosen = indices[start : start + batch]
         full = torch.full((len(chosen),), 0)
-        windows = Windows(full + top, full + left, torch.full((len(chosen),), mirrored))
-        crops = cut(split.images, split.places(chosen), windows, pixels.crop)
-        yield pixels.prepare(crops, windows), torch.from_numpy(split.labels[chosen]).to(pixels.device)
+        yield Draw(chosen, Windows(full + top, full + left, torch.full((len(chosen),), mirrored)))
+
+
+def _batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tuple[Tensor, Tensor]]:
+    for draw, crops in cut_ahead(split, draws, pixels.crop, pinned=pixels.device.type == "cuda"):
+        labels = torch.from_numpy(split.labels[draw.indices])
+        yield pixels.prepare(crops, draw.windows, draw.noise), on_device(labels, pixels.device)

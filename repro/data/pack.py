@@ -1,25 +1,28 @@
-"""Preparation: all images into two arrays on disk, block by block, so that a killed one goes on where it was."""
+"""Preparation: all images into a few arrays on disk, block by block, so that a killed one goes on where it was."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from repro.config import DataConfig, Format
+from repro.data.growing import GrowingArray, sync
 from repro.data.sources import Files, Listing, bad_files
 from repro.data.square import read_square
+from repro.data.squares import as_squares, encode
 from repro.data.statistics import measure
 from repro.errors import RunFailure, UserError
 from repro.files import replace_file
@@ -27,25 +30,39 @@ from repro.files import replace_file
 FORMAT = 1  # of the folder's files; another one is prepared again
 BLOCK_BYTES = 2**25  # pixels decoded, written and recorded at a time
 ARRAYS = ("train_images", "train_labels", "val_images", "val_labels", "mean")
+ENDS = ("train_ends", "val_ends")  # of the JPEG files in `train_images` and `val_images`
 META, PROGRESS, BAD_FILES = "meta.json", "progress.json", "bad_files.txt"
+SAMPLE = 32  # squares that tell the size of the rest
 
 
-def prepare(folder: Path, listing: Listing, source: str, size: int, skip_bad: bool) -> None:
-    """Packs a data set into `folder`; what an earlier, interrupted call has written is kept.
+def array_names(encoding: Format) -> tuple[str, ...]:
+    """The arrays of a store, one file each."""
+    return ARRAYS if encoding is Format.raw else (*ARRAYS, *ENDS)
+
+
+def prepare(folder: Path, listing: Listing, config: DataConfig) -> int:
+    """Packs a data set into `folder`; what an earlier, interrupted call has written is kept. Returns images read now.
 
     Raises UserError naming every bad file (unless `skip_bad`), RunFailure where the disk is full or not writable.
     """
     with disk_errors(folder):
         (folder / META).unlink(missing_ok=True)
-        parts = _resume(folder, listing, size)
-        _check_space(folder, parts)
-        _pack(folder, listing.fingerprint, parts, f"{source} at {size} pixels")
+        parts = _resume(folder, listing, config)
+        images = sum(part.missing for part in parts)
+        needed = _check_space(folder, parts)
+        _pack(folder, listing.fingerprint, parts, f"{_what(config)} ({needed / 2**30:.3g} GiB)")
         bad = [f"{part.files.names[index]}: {reason}" for part in parts for index, reason in part.bad.items()]
-        if bad and not skip_bad:
+        if bad and not config.skip_bad:
             path = folder / BAD_FILES
             replace_file(path, os.fsencode("\n".join([*bad, ""])))
             raise bad_files(f"{len(bad)} images cannot be read: replace them, or set data.skip_bad=true ({path})", bad)
-        _finish(folder, listing, parts, {"source": source, "image_size": size})
+        _finish(folder, listing, parts, config)
+    return images
+
+
+def _what(config: DataConfig) -> str:
+    coded = f" as JPEG of quality {config.jpeg_quality}" if config.format is Format.jpeg else ""
+    return f"{config.source.value} at {config.image_size} pixels{coded}"
 
 
 @contextmanager
@@ -60,49 +77,65 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 @dataclass
 class _Part:
-    """One split on its way into its file: images tried so far, and those of them that cannot be read, with reasons."""
+    """One split on its way into its files: images tried so far, and those of them that cannot be read, with reasons.
+
+    `ends` says where the JPEG files in `images` end; None where the squares are kept as they are.
+    """
 
     name: str
-    path: Path
     files: Files
-    size: int
+    config: DataConfig
+    images: GrowingArray
+    ends: GrowingArray | None
     seen: int = 0
     bad: dict[int, str] = field(default_factory=dict)
 
-    @property
-    def rows(self) -> int:
-        """Images in the file."""
-        return self.seen - len(self.bad)
+    @classmethod
+    def new(cls, name: str, files: Files, folder: Path, config: DataConfig) -> "_Part":
+        """One of which nothing is written yet."""
+        path, size = folder / f"{name}_images.npy", config.image_size
+        if config.format is Format.raw:
+            return cls(name, files, config, GrowingArray(path, "|u1", (size, size, 3)), None)
+        return cls(
+            name, files, config, GrowingArray(path, "|u1", ()), GrowingArray(folder / f"{name}_ends.npy", "<i8", ())
+        )
 
     @property
-    def missing_bytes(self) -> int:
-        return (len(self.files.names) - self.seen) * self.size**2 * 3
+    def missing(self) -> int:
+        """Images not yet tried."""
+        return len(self.files.names) - self.seen
 
-    def holds_what_is_recorded(self) -> bool:
-        """Whether the rows are there, and the bad files are still bad."""
-        written = self.path.stat().st_size if self.path.exists() else 0
-        bad = all(isinstance(read_square(self.files, index, self.size), str) for index in self.bad)
-        return bad and (self.seen == 0 or written >= self._end())
+    def progress(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"seen": self.seen, "bad": self.bad, "rows": self.images.rows}
+
+    def restore(self, saved: dict[str, Any]) -> bool:
+        """Goes back to where an earlier process was; whether its rows are there, and the bad files are still bad."""
+        self.seen, self.bad = saved["seen"], {int(index): reason for index, reason in saved["bad"].items()}
+        kept = self.seen - len(self.bad)
+        self.images.rows = kept
+        if self.ends is not None:
+            self.images.rows, self.ends.rows = saved["rows"], kept
+        whole = self.images.is_whole() and (self.ends is None or self.ends.is_whole())
+        return whole and all(isinstance(self._read(index), str) for index in self.bad)
 
     def append(self, pool: ThreadPoolExecutor) -> Iterator[int]:
         """Writes the images not yet seen behind the others; yields the length of each block once it is on disk."""
-        block = max(1, BLOCK_BYTES // (self.size**2 * 3))
-        with self.path.open("r+b" if self.path.exists() else "x+b") as file:
-            file.seek(self._end())
-            while self.seen < len(self.files.names):
-                indices = range(self.seen, min(self.seen + block, len(self.files.names)))
-                for index, image in zip(indices, pool.map(self._read, indices), strict=True):
-                    if isinstance(image, str):
-                        self.bad[index] = image
-                    else:
-                        file.write(image.tobytes())
-                _sync(file)
-                self.seen = indices.stop
-                yield len(indices)
-            file.truncate(self._end())
-            file.seek(0)
-            file.write(self._header())
-            _sync(file)
+        block = max(1, BLOCK_BYTES // (self.config.image_size**2 * 3))
+        while self.missing:
+            indices = range(self.seen, min(self.seen + block, len(self.files.names)))
+            images = dict(zip(indices, pool.map(self._read, indices), strict=True))
+            self.bad |= {index: image for index, image in images.items() if isinstance(image, str)}
+            good = [image for image in images.values() if isinstance(image, bytes)]
+            if self.ends is not None:
+                ends = self.images.rows + np.cumsum([len(image) for image in good], dtype=np.int64)
+                self.ends.append(ends.tobytes())
+            self.images.append(b"".join(good))
+            self.seen = indices.stop
+            yield len(indices)
+        for array in (self.images, self.ends):
+            if array is not None:
+                array.close()
 
     def labels(self, classes: tuple[str, ...]) -> np.ndarray:
         """Labels (N,) int64 of the rows. UserError where none of a class's images could be read."""
@@ -112,48 +145,47 @@ class _Part:
             raise UserError(f"{self.name}: no image of class {classes[min(empty)]} can be read; replace them")
         return np.array(labels, np.int64)
 
-    def _read(self, index: int) -> np.ndarray | str:
-        return read_square(self.files, index, self.size)
+    def missing_bytes(self) -> int:
+        """What the images not yet tried will take; for JPEG files an estimate from some of them."""
+        if self.ends is None:
+            return self.missing * self.config.image_size**2 * 3
+        sample = range(self.seen, len(self.files.names), max(1, self.missing // SAMPLE))
+        sizes = [len(image) for image in map(self._read, sample) if isinstance(image, bytes)]
+        return round(self.missing * float(np.mean(sizes))) if sizes else 0
 
-    def _header(self) -> bytes:
-        """Of the .npy file; numpy leaves room in it for a longer first axis, so its length is always the same."""
-        stream = io.BytesIO()
-        shape = (self.rows, self.size, self.size, 3)
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        return stream.getvalue()
-
-    def _end(self) -> int:
-        return len(self._header()) + self.rows * self.size**2 * 3
+    def _read(self, index: int) -> bytes | str:
+        """What is written of an image, or the reason why it cannot be read."""
+        square = read_square(self.files, index, self.config.image_size)
+        if isinstance(square, str):
+            return square
+        return square.tobytes() if self.ends is None else encode(square, self.config.jpeg_quality)
 
 
-def _resume(folder: Path, listing: Listing, size: int) -> list[_Part]:
+def _resume(folder: Path, listing: Listing, config: DataConfig) -> list[_Part]:
     """An interrupted preparation of the same files, if it can be trusted; otherwise a clean start."""
-    parts = [
-        _Part(name, folder / f"{name}_images.npy", files, size)
-        for name, files in (("train", listing.train), ("val", listing.val))
-    ]
+    splits = (("train", listing.train), ("val", listing.val))
+    parts = [_Part.new(name, files, folder, config) for name, files in splits]
     try:
         saved = json.loads((folder / PROGRESS).read_bytes())
-        if (saved["format"], saved["fingerprint"]) == (FORMAT, listing.fingerprint):
-            for part in parts:
-                part.seen = saved[part.name]["seen"]
-                part.bad = {int(index): reason for index, reason in saved[part.name]["bad"].items()}
-            if all(part.holds_what_is_recorded() for part in parts):
-                return parts
+        same = (saved["format"], saved["fingerprint"]) == (FORMAT, listing.fingerprint)
+        if same and all(part.restore(saved[part.name]) for part in parts):
+            return parts
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         pass  # none, or not ours: start afresh
-    for name in (PROGRESS, BAD_FILES, *(f"{array}.npy" for array in ARRAYS)):
+    for name in (PROGRESS, BAD_FILES, *(f"{array}.npy" for array in (*ARRAYS, *ENDS))):
         (folder / name).unlink(missing_ok=True)  # never emptied in place: another process may have it mapped
-    return [_Part(part.name, part.path, part.files, size) for part in parts]
+    return [_Part.new(name, files, folder, config) for name, files in splits]
 
 
-def _check_space(folder: Path, parts: list[_Part]) -> None:
-    needed, free = sum(part.missing_bytes for part in parts), shutil.disk_usage(folder).free
+def _check_space(folder: Path, parts: list[_Part]) -> int:
+    needed, free = sum(part.missing_bytes() for part in parts), shutil.disk_usage(folder).free
     if needed > free:
+        smaller = ", set data.format=jpeg" if parts[0].ends is None else ""
         raise RunFailure(
             f"{folder}: the packed images need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free:"
-            " free some space, or set data.cache to a folder on another disk"
+            f" free some space{smaller}, or set data.cache to a folder on another disk"
         )
+    return needed
 
 
 def _pack(folder: Path, fingerprint: str, parts: list[_Part], what: str) -> None:
@@ -161,36 +193,46 @@ def _pack(folder: Path, fingerprint: str, parts: list[_Part], what: str) -> None
     total, done = sum(len(part.files.names) for part in parts), sum(part.seen for part in parts)
     going_on = f", going on after {done}" if done else ""
     print(f"Preparing {total} images of {what} in {folder}, once{going_on}", file=sys.stderr)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    start, packed = time.perf_counter(), 0
     with (
         warnings.catch_warnings(),
-        ThreadPoolExecutor(os.cpu_count()) as pool,  # Pillow decodes and resizes without the interpreter's lock
+        # Pillow and simplejpeg hold the interpreter's lock for a thirtieth of an image's time: processes gain nothing
+        ThreadPoolExecutor(os.cpu_count()) as pool,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         warnings.filterwarnings("ignore", "Corrupt EXIF data")  # ILSVRC has some; the pixels are whole
-        task = bar.add_task("", total=total, completed=done)
+        task = bar.add_task("", total=total, completed=done, rate="")
         for part in parts:
             for images in part.append(pool):
-                saved = {part.name: {"seen": part.seen, "bad": part.bad} for part in parts}
+                saved = {part.name: part.progress() for part in parts}
                 _write_json(folder / PROGRESS, {"format": FORMAT, "fingerprint": fingerprint, **saved})
-                bar.advance(task, images)
+                packed += images
+                rate = packed / (time.perf_counter() - start)
+                bar.update(task, advance=images, rate=f"{rate:.0f} images/s")
 
 
-def _finish(folder: Path, listing: Listing, parts: list[_Part], about: dict[str, Any]) -> None:
+def _finish(folder: Path, listing: Listing, parts: list[_Part], config: DataConfig) -> None:
     """Labels, statistics and hashes; `meta.json` comes last and makes the folder a store."""
     for part in parts:
         _save(folder / f"{part.name}_labels.npy", part.labels(listing.classes))
-    statistics = measure(np.load(folder / "train_images.npy", mmap_mode="r"))
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in array_names(config.format) if name != "mean"
+    }
+    train = as_squares(arrays["train_images"], arrays.get("train_ends"), config.image_size)
+    statistics = measure(train)
     _save(folder / "mean.npy", statistics.mean)
-    digests = {name: digest(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
-    meta = about | {
+    digests = {name: digest(array) for name, array in arrays.items()}
+    meta = {
+        "source": config.source.value,
+        "image_size": config.image_size,
         "format": FORMAT,
         "classes": listing.classes,
         "fingerprint": listing.fingerprint,
         "skipped": [*listing.foreign, *(part.files.names[index] for part in parts for index in part.bad)],
         "content_hash": _content_hash(listing.classes, digests),
-        "digests": digests,
-        "bytes": {name: (folder / f"{name}.npy").stat().st_size for name in ARRAYS},
+        "digests": digests | {"mean": digest(statistics.mean)},
+        "bytes": {name: (folder / f"{name}.npy").stat().st_size for name in array_names(config.format)},
         "pca_deviations": statistics.pca_deviations.tolist(),
         "pca_vectors": statistics.pca_vectors.tolist(),
         "channel_std": statistics.channel_std.tolist(),
@@ -214,21 +256,16 @@ def checksum(meta: dict[str, Any]) -> str:
 
 
 def _content_hash(classes: tuple[str, ...], digests: dict[str, str]) -> str:
-    """sha256 over class names, pixels and labels: the same for the same images, wherever they lie."""
-    parts = [*classes, *(digests[name] for name in ARRAYS if name != "mean")]
+    """sha256 over class names, pixels (or JPEG files) and labels: the same for the same images, wherever they lie."""
+    parts = [*classes, *digests.values()]
     return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()
 
 
 def _save(path: Path, array: np.ndarray) -> None:
     with path.open("wb") as file:
         np.save(file, array)
-        _sync(file)
+        sync(file)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     replace_file(path, json.dumps(content, indent=1).encode())
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

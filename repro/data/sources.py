@@ -1,10 +1,11 @@
-"""Where images come from: folders of classes, CIFAR-10's download, or the package itself."""
+"""Where images come from: folders of classes, official archives, CIFAR-10's download, or the package itself."""
 
 import hashlib
+import io
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from repro.config import DataConfig, Source
-from repro.data import embedded
+from repro.data import archives, embedded
+from repro.data.place import choose_place
 from repro.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
@@ -24,10 +26,11 @@ DOWNLOADS = {
     " and rename imagenette2-320 to {folder}",
     Source.cifar10: "give data.root a folder in which it can be downloaded, or save the images of"
     " https://www.cs.toronto.edu/~kriz/cifar.html as {folder}/train/<class>/*.png and {folder}/test/<class>/*.png",
-    Source.ilsvrc2012: "register at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
-    " and unpack them as {folder}/train/<wnid>/*.JPEG and {folder}/val/<wnid>/*.JPEG",
+    Source.ilsvrc2012: f"register at https://image-net.org and download {', '.join(archives.NAMES)} to {{folder}}, or"
+    " unpack them as {folder}/train/<wnid>/*.JPEG and {folder}/val/<wnid>/*.JPEG",
     Source.ilsvrc2010: "register at https://image-net.org, download the training and validation images of ILSVRC-2010"
-    " and unpack them as {folder}/train/<wnid>/*.JPEG and {folder}/val/<wnid>/*.JPEG",
+    " and unpack them as {folder}/train/<wnid>/*.JPEG and {folder}/val/<wnid>/*.JPEG (its tar files are not read as"
+    " they are)",
     Source.imagefolder: "lay your images out as {folder}/train/<class>/* and {folder}/val/<class>/*",
 }
 
@@ -94,6 +97,8 @@ def _on_disk(config: DataConfig) -> Listing:
     if config.source is Source.cifar10 and not folder.exists():
         return _cifar10_download(root)
     remedy = DOWNLOADS[config.source].format(folder=folder)
+    if config.source is Source.ilsvrc2012 and archives.are_in(folder) and not (folder / "train").is_dir():
+        return _official_archives(config, root, folder)
     if not folder.is_dir():
         raise UserError(f"{config.source.value} is not in {root}: {remedy}")
     val = "test" if config.source is Source.cifar10 and (folder / "test").is_dir() else "val"
@@ -140,10 +145,13 @@ def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listin
         raise bad_files(
             f"{folder}: {len(foreign)} files are no images: remove them, or set data.skip_bad=true", foreign
         )
-    seen = [f"{name}\t{size}" for part in found for name, size in zip(part.names, part.sizes, strict=True)]
-    fingerprint = hashlib.sha256(os.fsencode("\n".join([*seen, *foreign]))).hexdigest()
     train, held_out = (Files(part.names, part.labels, _opener(folder, part.names)) for part in found)
-    return Listing(root, tuple(classes["train"]), train, held_out, fingerprint, tuple(foreign))
+    return Listing(root, tuple(classes["train"]), train, held_out, _fingerprint(found, foreign), tuple(foreign))
+
+
+def _fingerprint(parts: Sequence["_Found | archives.Members"], foreign: Sequence[str] = ()) -> str:
+    seen = [f"{name}\t{size}" for part in parts for name, size in zip(part.names, part.sizes, strict=True)]
+    return hashlib.sha256(os.fsencode("\n".join([*seen, *foreign]))).hexdigest()
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -185,6 +193,20 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 def _opener(folder: Path, names: list[str]) -> Callable[[int], Image.Image]:
     return lambda index: Image.open(folder / names[index])
+
+
+def _official_archives(config: DataConfig, root: Path, folder: Path) -> Listing:
+    """The same listing as of the same images in class folders, so that both open the same packed store."""
+    kept = choose_place(config, root, f"{config.source.value}-archives.npz")
+    train, val = archives.read_index(folder, kept)
+    classes = tuple(sorted(set(train.classes)))
+    label = {name: number for number, name in enumerate(classes)}
+    files = [Files(part.names, [label[name] for name in part.classes], _archive_opener(part)) for part in (train, val)]
+    return Listing(root, classes, files[0], files[1], _fingerprint([train, val]))
+
+
+def _archive_opener(part: archives.Members) -> Callable[[int], Image.Image]:
+    return lambda index: Image.open(io.BytesIO(part.read(index)))
 
 
 def _cifar10_download(root: Path) -> Listing:

@@ -1,6 +1,10 @@
 """The mean image and the principal components of colour of a training set (sections 2 and 4.1)."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +24,28 @@ class Statistics:
     channel_std: np.ndarray
 
 
-def measure(images: np.ndarray) -> Statistics:
+def measure(images: Any) -> Statistics:
     """Statistics of images (N, S, S, 3) uint8, in one pass; the sums are exact, so no order of adding matters."""
     count, size = images.shape[:2]
+    step = max(1, CHUNK_PIXELS // size**2)
     image_sum = np.zeros(images.shape[1:], np.int64)
     products = np.zeros((3, 3), np.int64)
-    step = max(1, CHUNK_PIXELS // size**2)
-    for start in range(0, count, step):
-        chunk = images[start : start + step]
-        image_sum += chunk.sum(axis=0, dtype=np.uint32)
-        pixels = chunk.reshape(-1, 3).astype(np.float64)
-        products += (pixels.T @ pixels).astype(np.int64)  # whole numbers below 2^53
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding, where they are JPEG files
+        for part_sum, part_products in pool.map(partial(_sums, images, step), range(0, count, step)):
+            image_sum += part_sum
+            products += part_products
     covariance = _covariance(image_sum, products, count)
     deviations, vectors = principal_components(covariance)
     mean = (image_sum / count).astype(np.float32)
     return Statistics(mean, deviations, vectors, np.sqrt(np.diagonal(covariance)))
+
+
+def _sums(images: Any, step: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `step` images: their sum (S, S, 3), and of the products of two colours (3, 3)."""
+    chunk = images[start : start + step]
+    pixels = chunk.reshape(-1, 3).astype(np.float64)
+    products = (pixels.T @ pixels).astype(np.int64)  # whole numbers below 2^53
+    return chunk.sum(axis=0, dtype=np.uint32), products
 
 
 def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,8 @@
 """Packed images: made once, kept as memory-mapped uint8 next to the data, checked each time they are opened."""
 
-import hashlib
 import json
-import os
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +12,20 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from repro.config import DataConfig
-from repro.data.pack import ARRAYS, FORMAT, META, checksum, digest, disk_errors, prepare
+from repro.config import DataConfig, Format
+from repro.data.pack import FORMAT, META, array_names, checksum, digest, disk_errors, prepare
+from repro.data.place import choose_place
 from repro.data.sources import Listing, bad_files, list_images
+from repro.data.squares import Squares, as_squares
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (M, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of all of them or of those at `rows` (N,)."""
+    """Images (M, S, S, 3) uint8 and labels (N,) int64 of all of them or of those at `rows` (N,)."""
 
-    images: np.ndarray
+    images: Squares
     labels: np.ndarray
     rows: np.ndarray | None = None
 
@@ -62,43 +62,72 @@ class _Unusable(Exception):
     """Why a store cannot be opened; empty where there is none yet."""
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A store that was opened: its folder, its size, images packed now (0 where it was there), and the seconds.
+
+    `verified`: every byte was checked.
+    """
+
+    data: ImageData
+    folder: Path
+    bytes: int
+    packed: int
+    seconds: float
+    verified: bool
+
+
 def open_data(config: DataConfig) -> ImageData:
     """Opens the packed images of a source, after preparing them where that has not been done.
 
     Raises UserError for a data set that is missing or has bad files, RunFailure for a full disk.
     """
+    return open_store(config).data
+
+
+def open_store(config: DataConfig, verify: bool = False) -> Opened:
+    """As `open_data`, and says what was done; `verify` checks every byte, however large the store is."""
     listing = list_images(config)
-    folder = _folder(config, listing)
+    coded = f"-jpeg{config.jpeg_quality}" if config.format is Format.jpeg else ""
+    name = f"{config.source.value}-{config.image_size}px{coded}"
+    folder = choose_place(config, listing.root, name, marker=META)
+    start = time.perf_counter()
+    packed = 0
     try:
-        return _open(folder, listing, config)
+        data = _open(folder, listing, config, verify)
     except _Unusable:
         with _lock(folder):
-            return _prepare_and_open(folder, listing, config)
+            data, packed = _prepare_and_open(folder, listing, config, verify)
+    size = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    return Opened(data, folder, size, packed, time.perf_counter() - start, verify)
 
 
-def _prepare_and_open(folder: Path, listing: Listing, config: DataConfig) -> ImageData:
+def _prepare_and_open(folder: Path, listing: Listing, config: DataConfig, verify: bool) -> tuple[ImageData, int]:
     try:
-        return _open(folder, listing, config)  # another process may have made it meanwhile
+        return _open(folder, listing, config, verify), 0  # another process may have made it meanwhile
     except _Unusable as reason:
         if str(reason):
             print(f"{folder}: {reason}; preparing the images again", file=sys.stderr)
-    prepare(folder, listing, config.source.value, config.image_size, config.skip_bad)
-    return _open(folder, listing, config)
+    packed = prepare(folder, listing, config)
+    return _open(folder, listing, config), packed
 
 
-def _open(folder: Path, listing: Listing, config: DataConfig) -> ImageData:
+def _open(folder: Path, listing: Listing, config: DataConfig, verify: bool = False) -> ImageData:
     meta = _read_meta(folder)
     if meta["fingerprint"] != listing.fingerprint:
         raise _Unusable("the images have changed since it was made")
-    arrays = _arrays(folder, meta)
+    arrays = _arrays(folder, meta, array_names(config.format), verify)
     if meta["skipped"] and not config.skip_bad:
         raise bad_files(
             f"{folder} leaves out {len(meta['skipped'])} bad files: replace them, or set data.skip_bad=true",
             meta["skipped"],
         )
+    train, val = (
+        as_squares(arrays[f"{name}_images"], arrays.get(f"{name}_ends"), config.image_size) for name in ("train", "val")
+    )
     return ImageData(
-        train=Split(arrays["train_images"], np.array(arrays["train_labels"])),
-        val=Split(arrays["val_images"], np.array(arrays["val_labels"])),
+        train=Split(train, np.array(arrays["train_labels"])),
+        val=Split(val, np.array(arrays["val_labels"])),
         classes=tuple(meta["classes"]),
         mean=np.array(arrays["mean"]),
         pca_deviations=np.array(meta["pca_deviations"]),
@@ -124,11 +153,11 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def _arrays(folder: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+def _arrays(folder: Path, meta: dict[str, Any], names: tuple[str, ...], verify: bool) -> dict[str, np.ndarray]:
     """The memory-mapped arrays, checked against the sizes and, where that is quick, the hashes of `meta.json`."""
-    verify = sum(meta["bytes"].values()) < VERIFY_BELOW
+    verify = verify or sum(meta["bytes"].values()) < VERIFY_BELOW
     arrays = {}
-    for name in ARRAYS:
+    for name in names:
         path = folder / f"{name}.npy"
         if not path.is_file():
             raise _Unusable(f"{path.name} is missing")
@@ -141,37 +170,6 @@ def _arrays(folder: Path, meta: dict[str, Any]) -> dict[str, np.ndarray]:
         if verify and digest(arrays[name]) != meta["digests"][name]:
             raise _Unusable(f"{path.name} is damaged (its hash has changed)")
     return arrays
-
-
-def _folder(config: DataConfig, listing: Listing) -> Path:
-    """Where the store lies: data.cache, else next to the data, else (not writable) with the user's caches."""
-    name = f"{config.source.value}-{config.image_size}px"
-    if config.cache:
-        return Path(config.cache).expanduser() / name
-    elsewhere = [_user_cache() / "repro", Path(tempfile.gettempdir()) / "repro"]
-    places = [folder / name for folder in elsewhere]
-    if listing.root is not None:
-        copy = f"{name}-{hashlib.sha256(os.fsencode(listing.root.resolve())).hexdigest()[:8]}"
-        places = [listing.root / ".repro-cache" / name, *(folder / copy for folder in elsewhere)]
-    for place in places:
-        if (place / META).exists():
-            return place
-    chosen = next((place for place in places if _writable(place)), places[0])
-    if chosen != places[0]:
-        print(f"{places[0]} cannot be written: the packed images go to {chosen}", file=sys.stderr)
-    return chosen
-
-
-def _user_cache() -> Path:
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no home, as in containers that run under a number without a user
-        return Path(tempfile.gettempdir())
-
-
-def _writable(folder: Path) -> bool:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return os.access(existing, os.W_OK)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from repro.config import Config, ScheduleKind
 from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
+from repro.data.resident import resident
 from repro.data.store import ImageData, Split
 from repro.model import Network
 from repro.train import checkpoint
@@ -62,6 +63,7 @@ class Training:
     def __post_init__(self) -> None:
         """Moves the network to the device; channels-last is the faster layout for its convolutions."""
         self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.data = resident(self.data, self.device)
         self.pixels = Pixels(self.config, self.data, self.device)
         self.train_split, self.minival = held_out(self.config, self.data)
         self.optimizer = make_optimizer(self.network, self.config.optimizer)

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from repro.config import DataConfig, Source
-from repro.data import embedded, pack
+from repro.data import embedded, growing, pack
 from repro.data.square import read_square, to_square
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure
@@ -83,7 +83,9 @@ class TestOpen:
 
     def test_is_prepared_once(self, data_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
         first = open_data(data_config())
-        assert capsys.readouterr().err.startswith(f"Preparing 21 images of imagefolder at {SIZE} pixels in ")
+        assert capsys.readouterr().err.startswith(
+            f"Preparing 21 images of imagefolder at {SIZE} pixels (1.5e-05 GiB) in "
+        )
         second = open_data(data_config())
         assert capsys.readouterr().err == ""
         assert second.content_hash == first.content_hash
@@ -199,7 +201,7 @@ class TestInterrupted:
         assert "going on" not in capsys.readouterr().err
 
     def test_disk_too_small(self, data_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+        monkeypatch.setattr("repro.data.pack.shutil.disk_usage", lambda _: SimpleNamespace(free=2**30))
         with pytest.raises(RunFailure, match=r"need 3\.8 GiB and 1\.0 GiB are free: .*data\.cache"):
             open_data(data_config(image_size=8000))
 
@@ -208,7 +210,7 @@ class TestInterrupted:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(pack, "_sync", full)
+            patch.setattr(growing, "sync", full)
             with pytest.raises(RunFailure, match=r"\(No space left on device\): free some space.*is kept"):
                 open_data(data_config())
         assert len(open_data(data_config()).train.images) == 15
@@ -332,7 +334,7 @@ def test_real_images(some_real_images: Path, source: Source, size: int) -> None:
     data = open_data(DataConfig(source=source, root=str(some_real_images), image_size=size))
     assert data.train.images.shape == (36, size, size, 3)
     assert data.val.labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
-    pixels = data.train.images.reshape(-1, 3).astype(np.float64)
+    pixels = data.train.images[:].reshape(-1, 3).astype(np.float64)
     covariance = np.cov(pixels.T, bias=True)
     np.testing.assert_allclose(data.pca_deviations**2, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-9)
     np.testing.assert_allclose(data.pca_vectors.T @ data.pca_vectors, np.eye(3), atol=1e-12)

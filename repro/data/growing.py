@@ -1,0 +1,60 @@
+"""A .npy file that grows row by row; a kill at any moment leaves the rows that were counted before."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+
+@dataclass
+class GrowingArray:
+    """An array of `rows` items of shape `item`; the file is readable by numpy once `close` has been called."""
+
+    path: Path
+    dtype: str
+    item: tuple[int, ...]
+    rows: int = 0
+
+    def is_whole(self) -> bool:
+        """Whether the file holds the rows that are counted."""
+        return self.rows == 0 or (self.path.exists() and self.path.stat().st_size >= self._end())
+
+    def append(self, content: bytes) -> None:
+        """Writes whole rows behind the others and waits until they are on disk."""
+        with self._open() as file:
+            file.seek(self._end())
+            file.write(content)
+            sync(file)
+        self.rows += len(content) // self._row_bytes()
+
+    def close(self) -> None:
+        """Cuts off what was not counted and writes the header."""
+        with self._open() as file:
+            file.truncate(self._end())
+            file.write(self._header())
+            sync(file)
+
+    def _open(self) -> IO[bytes]:
+        return self.path.open("r+b" if self.path.exists() else "x+b")
+
+    def _row_bytes(self) -> int:
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.item, dtype=np.int64))
+
+    def _header(self) -> bytes:
+        """Of the .npy file; numpy leaves room in it for a longer first axis, so its length is always the same."""
+        stream = io.BytesIO()
+        shape = (self.rows, *self.item)
+        np.lib.format.write_array_header_1_0(stream, {"descr": self.dtype, "fortran_order": False, "shape": shape})
+        return stream.getvalue()
+
+    def _end(self) -> int:
+        return len(self._header()) + self.rows * self._row_bytes()
+
+
+def sync(file: IO[bytes]) -> None:
+    """Waits until what was written is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())

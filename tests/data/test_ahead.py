@@ -1,0 +1,218 @@
+"""Reading ahead: the same batches, no thread and no memory left behind."""
+
+import gc
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from repro.config import ColorNoise, Config, Mean
+from repro.data import ahead
+from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_windows
+from repro.data.batches import epoch_seed, training_batches
+from repro.data.resident import on_gpu, resident
+from repro.data.store import ImageData
+from tests.tiny import tiny_data
+
+IMAGES, SIDE, CROP = 150, 20, 16
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return tiny_data(IMAGES, size=SIDE)
+
+
+@pytest.fixture
+def config() -> Config:
+    config = Config()
+    config.data.image_size, config.data.crop = SIDE, CROP
+    config.train.epochs, config.train.batch_size = 4, 40
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "PART", 7)
+
+
+def plainly(config: Config, data: ImageData, crops: Tensor, windows: Windows, noise: Tensor | None) -> Tensor:
+    """What `Pixels.prepare` must give, bit for bit, in the plainest way: one image after another, NumPy only."""
+    mean, border = data.mean, SIDE - CROP
+    if config.data.mean is Mean.channel:
+        mean = np.broadcast_to(mean.mean(axis=(0, 1)), mean.shape)
+    scale = data.pca_vectors * data.pca_deviations
+    done = []
+    for number, crop in enumerate(crops.permute(0, 2, 3, 1).numpy()):
+        top, left, flip = (int(value[number]) for value in (windows.tops, windows.lefts, windows.flips))
+        image = crop.astype(np.float32)
+        if config.data.mean is Mean.image_centre:
+            image, top, left = (image[:, ::-1] if flip else image), border // 2, border // 2
+        image = image - mean[top : top + CROP, left : left + CROP]
+        if flip and config.data.mean is not Mean.image_centre:
+            image = image[:, ::-1]
+        if noise is not None:
+            shift = (noise[number : number + 1].double() * config.augment.color_noise_sigma) @ torch.from_numpy(scale).T
+            image = (image + shift.float().numpy()) / np.float32(config.augment.color_noise_divisor)
+        if config.data.unit_variance:
+            image = image / data.channel_std.astype(np.float32)
+        done.append(image.transpose(2, 0, 1).copy())
+    return torch.from_numpy(np.stack(done))
+
+
+def batch_by_batch(config: Config, data: ImageData, epoch: int) -> list[tuple[Tensor, Tensor]]:
+    """The epoch without reading ahead, its draws written out."""
+    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch, "order"))
+    order = torch.randperm(IMAGES, generator=generator).numpy()
+    generator.manual_seed(epoch_seed(config.seed, epoch, "augmentation"))
+    batches = []
+    for indices in np.split(order, range(40, IMAGES, 40)):
+        windows = random_windows(config.augment, len(indices), SIDE - CROP, generator)
+        noise = color_draws(config.augment, len(indices), generator)
+        crops = cut(data.train.images, indices, windows, CROP)
+        batches.append((plainly(config, data, crops, windows, noise), torch.from_numpy(data.train.labels[indices])))
+    return batches
+
+
+def assert_same(found: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor, Tensor]]) -> None:
+    for (images, labels), (other_images, other_labels) in zip(found, expected, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("mean", list(Mean))
+@pytest.mark.parametrize("extras", [False, True])
+def test_every_batch_is_what_it_was_to_the_bit(mean: Mean, extras: bool, config: Config, data: ImageData) -> None:
+    config.data.mean, config.data.unit_variance = mean, extras
+    if extras:
+        config.augment.color_noise_divisor = 1.1
+        config.augment.share = 3
+    found = list(training_batches(config, data.train, Pixels(config, data, CPU), 1))
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in found)
+    assert_same(found, batch_by_batch(config, data, 1))
+
+
+@pytest.mark.parametrize("mean", list(Mean))
+@pytest.mark.parametrize("noise", [ColorNoise.none, ColorNoise.deviation])
+def test_the_whole_batch_at_once_is_the_same(mean: Mean, noise: ColorNoise, config: Config, data: ImageData) -> None:
+    """The way of a GPU, here on the CPU."""
+    config.data.mean, config.augment.color_noise = mean, noise
+    pixels = Pixels(config, data, CPU)
+    windows = random_windows(config.augment, IMAGES, pixels.border, torch.Generator().manual_seed(0))
+    crops = cut(data.train.images, np.arange(IMAGES), windows, CROP)
+    draws = color_draws(config.augment, IMAGES, torch.Generator().manual_seed(1))
+    expected = pixels.prepare(crops, windows, draws)
+    pixels._one_by_one = pixels._at_once  # type: ignore[method-assign]
+    assert torch.equal(pixels.prepare(crops, windows, draws), expected)
+
+
+def test_images_on_the_device_give_the_same_batches(config: Config, data: ImageData) -> None:
+    held = on_gpu(data, CPU)
+    assert isinstance(held.train.images, Tensor)
+    pixels = Pixels(config, held, CPU)
+    assert_same(list(training_batches(config, held.train, pixels, 0)), batch_by_batch(config, data, 0))
+
+
+def test_a_cpu_keeps_the_images_where_they_are(data: ImageData) -> None:
+    assert resident(data, CPU) is data
+
+
+@pytest.mark.parametrize(("free", "moved"), [(4, True), (3, False)])
+def test_a_gpu_takes_small_data_sets(free: int, moved: bool, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (len(data.train.labels) + len(data.val.labels)) * SIDE * SIDE * 3
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * size, 100 * size))
+    monkeypatch.setattr("repro.data.resident.on_gpu", lambda data, device: replace(data, content_hash="moved"))
+    assert (resident(data, torch.device("cuda")).content_hash == "moved") == moved
+
+
+# ---- threads and memory ----------------------------------------------------------------------------------------------
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("crops")]
+
+
+def test_the_threads_end_with_the_epoch(config: Config, data: ImageData) -> None:
+    batches = training_batches(config, data.train, Pixels(config, data, CPU), 0)
+    next(batches)
+    assert threads()
+    assert len(list(batches)) == 3
+    assert not threads()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_threads_end_when_the_loop_breaks(error: type[BaseException], config: Config, data: ImageData) -> None:
+    def train() -> None:
+        for number, _ in enumerate(training_batches(config, data.train, Pixels(config, data, CPU), 0)):
+            if number == 1:
+                raise error
+
+    with pytest.raises(error):
+        train()
+    gc.collect()
+    assert not threads()
+
+
+class Broken:
+    """A store of which one image cannot be read."""
+
+    shape = (IMAGES, SIDE, SIDE, 3)
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        if where[0] == 60:
+            raise OSError(5, "Input/output error")
+        return np.zeros((CROP, CROP, 3), np.uint8)
+
+
+def test_an_error_in_a_thread_reaches_the_loop(config: Config, data: ImageData) -> None:
+    split = replace(data.train, images=Broken())
+    with pytest.raises(OSError, match="Input/output error"):
+        list(training_batches(config, split, Pixels(config, data, CPU), 0))
+    assert not threads()
+
+
+def test_only_a_few_batches_are_ahead(config: Config, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    start = ahead._start
+
+    def counted(*arguments: Any) -> Any:
+        started.append(1)
+        return start(*arguments)
+
+    monkeypatch.setattr(ahead, "_start", counted)
+    config.train.batch_size = 10
+    batches = training_batches(config, data.train, Pixels(config, data, CPU), 0)
+    for taken in range(1, 6):
+        next(batches)
+        assert len(started) == taken + ahead.AHEAD
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_is_flat_over_twenty_epochs(config: Config) -> None:
+    data = tiny_data(96, size=48)
+    config.data.image_size, config.data.crop, config.train.batch_size = 48, 44, 48
+    pixels = Pixels(config, data, CPU)
+
+    def epoch(number: int) -> None:
+        for _ in training_batches(config, data.train, pixels, number):
+            pass
+
+    for number in range(4):
+        epoch(number)
+    before = resident_bytes()
+    for number in range(20):
+        epoch(number)
+    batch = 48 * 44 * 44 * 3 * 4
+    assert resident_bytes() - before < 4 * batch  # twenty epochs made forty
