@@ -2,8 +2,9 @@
 
 Reads `<results_dir>/runs` and writes `<results_dir>/tables`: one Markdown and one CSV file for each setup, recipe and
 kind of device, the board of the paper's claims, one page for each suite, and an index. In the project's own folder it
-also writes what README.md and experiments/README.md show of the results. With `--check` it writes nothing and fails
-where a file is not what the records give. `suite=cousins` prints that suite's page.
+also writes what README.md and experiments/README.md show of the results, and of `<results_dir>/benchmarks`. With
+`--check` it writes nothing and fails where a file is not what the records give. `suite=cousins` prints that suite's
+page.
 """
 
 import sys
@@ -15,7 +16,7 @@ from repro.command import exit_code
 from repro.errors import RunFailure, UserError
 from repro.experiments import choices
 from repro.files import replace_file
-from repro.report import claims, index, readme, suite, tables
+from repro.report import claims, index, readme, speed, suite, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> di
             texts[folder / f"suite-{asked.name}.md"] = suite.render(asked, runs)
     project = results_dir.resolve().parent
     if (text := readme.updated(project / "README.md", runs)) is not None:
-        texts[project / "README.md"] = text
+        texts[project / "README.md"] = speed.updated(text, results_dir)
     if results_dir.resolve() == index.RESULTS.resolve():
         texts[index.README] = index.render(runs)
     return {path: text.encode() for path, text in texts.items()}

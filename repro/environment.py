@@ -72,6 +72,11 @@ def command_line(argv: Sequence[str]) -> str:
     return shlex.join([*start, *(without_paths(argument) for argument in argv[1:])])
 
 
+def slug(text: str) -> str:
+    """As a name of a file: lower-case letters, digits and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def without_paths(text: str) -> str:
     """The text with each absolute path cut to its last part."""
     pattern = r"""(?:^|(?<=[=,:\[{"']))(?:[A-Za-z]:\\|[/~])[^,\]}"']*"""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from repro import environment
-from repro.environment import Code, capture_code, capture_machine, command_line
+from repro.environment import Code, capture_code, capture_machine, command_line, slug
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,7 @@ def test_package_inside_a_foreign_checkout_has_no_commit(checkout: Path) -> None
 def test_no_git_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     assert capture_code().commit is None
+
+
+def test_a_slug_is_fit_for_a_file() -> None:
+    assert slug("Intel(R) Xeon(R) Processor @ 2.00GHz") == "intel-r-xeon-r-processor-2-00ghz"

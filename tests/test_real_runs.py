@@ -31,7 +31,7 @@ def run(folder: Path, *words: str) -> record.Record:
     return done
 
 
-SMALL = ("train.batch_size=32", "train.compile=false")
+SMALL = ("train.batch_size=32",)
 
 
 def test_the_cifar_net_learns_from_real_images(real_images: Path, tmp_path: Path) -> None:

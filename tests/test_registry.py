@@ -9,7 +9,14 @@ from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_ke
 from repro.report import index as page
 
 RECIPES = ("paper", "source")
-NOT_OF_A_RECIPE = {"data.source", "data.classes", "data.skip_bad", "init_from"}  # a matter of the setup or the user
+NOT_OF_A_RECIPE = {  # a matter of the setup or the user
+    "data.source",
+    "data.classes",
+    "data.format",
+    "data.jpeg_quality",
+    "data.skip_bad",
+    "init_from",
+}
 
 
 @pytest.fixture(scope="module")

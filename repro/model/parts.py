@@ -8,7 +8,6 @@ from repro.model import lrn
 from repro.model.network import Dropout
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    Activation.relu: nn.ReLU,
     Activation.sigmoid: nn.Sigmoid,
     Activation.tanh: nn.Tanh,
     Activation.leaky_relu: nn.LeakyReLU,
@@ -18,6 +17,8 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 def activation(config: ModelConfig) -> nn.Module:
     """The output function of a hidden layer, section 3.1."""
+    if config.activation is Activation.relu:
+        return nn.ReLU(inplace=True)  # no layer needs what it was given: one pass over memory less
     return _ACTIVATIONS[config.activation]()
 
 

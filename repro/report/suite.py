@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from repro import stats
+from repro.config import Net
 from repro.describe import DEFAULT_CLASSES, layer_table, total
 from repro.experiments import BASELINE, changed, changes, compose, named_keys, plain_settings
 from repro.record import CENTRE, Record
@@ -23,7 +24,7 @@ _WORDS = """\
 
 Errors are in %, of the last step, with 95 % intervals over seeds (Student t). A difference is paired by seed with the
 first arm, in percentage points (positive: worse). Every arm has the setup's epochs. Parameters and MACs (multiply-adds
-of one image) are those of the full net with 1,000 classes. `python -m repro.run suite={name}` runs what is missing.
+of one image) are those of {net}. `python -m repro.run suite={name}` runs what is missing.
 """
 
 _Arms = dict[tuple[str, str], Arm]
@@ -37,7 +38,8 @@ def render(suite: Suite, runs: Iterable[Record]) -> str:
         if run.setup == suite.setup and (run.recipe, run.ablation) in arms:
             groups[run.machine.device, run.data.content_hash].append(run)
     sections = [_section(suite, arms, groups[key]) for key in sorted(groups)]
-    words = _WORDS.format(question=suite.question, name=suite.name)
+    net = "the setup's net" if _own_net(suite.setup) else f"the full net with {DEFAULT_CLASSES:,} classes"
+    words = _WORDS.format(question=suite.question, name=suite.name, net=net)
     return "\n".join([f"# Suite `{suite.name}`: setup `{suite.setup}`\n", words, *(sections or ["No records yet.\n"])])
 
 
@@ -48,7 +50,8 @@ def _section(suite: Suite, names: Sequence[tuple[str, str]], runs: Sequence[Reco
     first = runs[0]
     words = remark(first.data.content_hash)
     title = f"## {first.machine.device}: {first.data.val_images} validation images of {first.data.source}\n"
-    rows = [_row(suite, name, arms) for name in names]
+    sizes = {name: _sizes(suite.setup, *name, first.data.classes) for name in names}
+    rows = [_row(suite, name, arms, sizes[name]) for name in names]
     return "\n".join([title, *([f"{words}.\n"] if words else []), markdown(HEADER, rows)])
 
 
@@ -57,9 +60,9 @@ def _name(suite: Suite, recipe: str, ablation: str) -> str:
     return recipe if ablation == BASELINE and len(suite.recipe) > 1 else ablation
 
 
-def _row(suite: Suite, name: tuple[str, str], arms: _Arms) -> list[str]:
+def _row(suite: Suite, name: tuple[str, str], arms: _Arms, sizes: tuple[str, str]) -> list[str]:
     arm, (first_name, first) = arms[name], next(iter(arms.items()))
-    sizes, keys = _sizes(*name), ", ".join(_differences(suite.setup, first_name, name))
+    keys = ", ".join(_differences(suite.setup, first_name, name))
     if not arm.complete:
         state = "no complete run" if arm.runs else "not run yet"
         return [f"`{arm.name}`", "", "", "0", state, "", "", *sizes, keys]
@@ -78,12 +81,18 @@ def _row(suite: Suite, name: tuple[str, str], arms: _Arms) -> list[str]:
     ]
 
 
+def _own_net(setup: str) -> bool:
+    """Whether a setup has a net of its own, rather than the paper's at some scale."""
+    return bool(plain_settings("paper", setup)["model.net"] != Net.alexnet.name)
+
+
 @cache
-def _sizes(recipe: str, ablation: str) -> tuple[str, str]:
+def _sizes(setup: str, recipe: str, ablation: str, classes: int) -> tuple[str, str]:
+    """Parameters and MACs; `classes` count where the setup has a net of its own."""
     if ablation != BASELINE and not any(key.startswith("model.") for key in named_keys(ablation)):
-        return _sizes(recipe, BASELINE)
-    config = compose(["setup=ilsvrc2012", f"recipe={recipe}", f"ablation={ablation}"])
-    sums = total(layer_table(config, DEFAULT_CLASSES))
+        return _sizes(setup, recipe, BASELINE, classes)
+    full, classes = (setup, classes) if _own_net(setup) else ("ilsvrc2012", DEFAULT_CLASSES)
+    sums = total(layer_table(compose([f"setup={full}", f"recipe={recipe}", f"ablation={ablation}"]), classes))
     return f"{sums['parameters']:,}", f"{sums['macs']:,}"
 
 

@@ -1,11 +1,15 @@
-"""Images per second of the parts that decide a run's speed, in the shapes of `setup=imagenette_small`."""
+"""Images per second of the parts that decide a run's speed, in the shapes of `setup=imagenette_small`.
 
-from collections.abc import Callable
+`python -m repro.bench` sets the same against their peers, and against the targets.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from repro import experiments
@@ -14,84 +18,86 @@ from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
 from repro.data.store import ImageData, Split
 from repro.model import build
-from repro.model.lrn import LocalResponseNorm, can_compile
-from repro.train.loop import Tally, Training
+from repro.speed import peers, startup, steps
+from repro.speed.lrn import both_ways
+from tests.tiny import make_image_folder
 
-BATCH = 128
-MAPS, SIDE = 48, 31  # conv1's output at half width on 128-pixel crops
-
+BATCH = 32
+CLASSES = 10
+CPU = torch.device("cpu")
+LAYERS = ("conv1", "norm1", "pool1", "conv2", "norm2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 Measure = Callable[[Callable[[], object], int], None]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config() -> Config:
     """The half-width net, fp32, so that it runs alike on every CPU."""
-    config = experiments.compose(["setup=imagenette_small", "train.epochs=1000"])
+    config = experiments.compose(["setup=imagenette_small", f"train.batch_size={BATCH}", "optimizer.lr=1e-6"])
     config.train.precision = Precision.fp32
     return config
 
 
-@pytest.fixture
-def data(config: Config) -> ImageData:
-    """One batch of noise in the shape of the data set."""
+@pytest.fixture(scope="module")
+def layers(config: Config) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Each layer by its name, and its input in a training step."""
+    torch.manual_seed(0)
+    network = build(config, CLASSES).to(memory_format=torch.channels_last)
+    found: dict[str, tuple[nn.Module, Tensor]] = {}
+    for name, layer in [*network.features.named_children(), *network.classifier.named_children()]:
+        layer.register_forward_pre_hook(lambda layer, inputs, name=name: found.update({name: (layer, inputs[0])}))
+    images = torch.randn(BATCH, 3, config.crop, config.crop) * 50
+    network(images.contiguous(memory_format=torch.channels_last))
+    return found
+
+
+@pytest.mark.benchmark(max_time=0.1)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(benchmark_images: Measure, layers: dict[str, tuple[nn.Module, Tensor]], name: str) -> None:
+    layer, x = layers[name]
+    run = both_ways(layer, x)
+    assert run()[0].shape == x.shape
+    benchmark_images(run, BATCH)
+
+
+def test_lrn_of_pytorch(benchmark_images: Measure, layers: dict[str, tuple[nn.Module, Tensor]], config: Config) -> None:
+    """Beside `test_layer[norm1]`."""
+    x = layers["norm1"][1].contiguous()
+    benchmark_images(both_ways(peers.response_norm(config.model.norm), x), BATCH)
+
+
+@pytest.mark.parametrize("make", [steps.ours, steps.plain])
+def test_training_step(
+    benchmark_images: Measure, config: Config, make: Callable[[Config, torch.device, int], steps.Step]
+) -> None:
+    benchmark_images(make(config, CPU, CLASSES), BATCH)
+
+
+def test_packed_store(benchmark_images: Measure, config: Config) -> None:
     rng = np.random.default_rng(0)
     side = config.data.image_size
-    split = Split(rng.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8), rng.integers(0, 10, BATCH))
+    split = Split(rng.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8), rng.integers(0, CLASSES, BATCH))
     mean = np.full((side, side, 3), 127, np.float32)
-    classes = tuple("abcdefghij")
-    return ImageData(split, split, classes, mean, np.array([120.0, 30, 20]), np.eye(3), np.full(3, 60.0), "noise", ())
-
-
-def _pytorch() -> nn.Module:
-    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
-
-
-def _ours() -> nn.Module:
-    return LocalResponseNorm(5, 1e-4, 0.75, 2.0)
-
-
-def _compiled() -> nn.Module:
-    layer = LocalResponseNorm(5, 1e-4, 0.75, 2.0)
-    layer.compiled = True
-    return layer
-
-
-@pytest.mark.parametrize("make", [_pytorch, _ours, _compiled])
-def test_lrn_forward_and_backward(benchmark_images: Measure, make: Callable[[], nn.Module]) -> None:
-    if make is _compiled and not can_compile():
-        pytest.skip("torch.compile needs a C++ compiler")
-    x = torch.randn(BATCH, MAPS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    layout = torch.contiguous_format if make is _pytorch else torch.channels_last
-    x = x.contiguous(memory_format=layout).requires_grad_()
-    layer, gradient = make(), torch.ones_like(x)
-
-    def both() -> Tensor:
-        (result,) = torch.autograd.grad(layer(x), x, gradient)
-        return result
-
-    assert both().shape == x.shape
-    benchmark_images(both, BATCH)
-
-
-def test_training_step(benchmark_images: Measure, config: Config, data: ImageData, tmp_path: Path) -> None:
-    network = build(config, len(data.classes))
-    training = Training(config, network, data, torch.device("cpu"), tmp_path, {})
-    training.schedule.set_rates(training.optimizer.param_groups, 0)
-    images = torch.randn(BATCH, 3, config.crop, config.crop, generator=torch.Generator().manual_seed(0)) * 50
-    images, labels = images.contiguous(memory_format=torch.channels_last), torch.zeros(BATCH, dtype=torch.int64)
-
-    def step() -> None:
-        training._step(images, labels, Tally.on(training.device))
-
-    benchmark_images(step, BATCH)
-
-
-def test_input_pipeline(benchmark_images: Measure, config: Config, data: ImageData) -> None:
-    pixels = Pixels(config, data, torch.device("cpu"))
+    classes = tuple(map(str, range(CLASSES)))
+    data = ImageData(split, split, classes, mean, np.array([120.0, 30, 20]), np.eye(3), np.full(3, 60.0), "noise", ())
+    pixels = Pixels(config, data, CPU)
 
     def batch() -> Tensor:
-        return next(training_batches(config, data.train, pixels, 0))[0]
+        return next(training_batches(config, split, pixels, 0))[0]
 
     assert batch().shape == (BATCH, 3, config.crop, config.crop)
     benchmark_images(batch, BATCH)
+
+
+def test_image_folder_of_torchvision(benchmark_images: Measure, config: Config, tmp_path: Path) -> None:
+    """Beside `test_packed_store`, in one process."""
+    folder = make_image_folder(tmp_path) / "train"
+    batches: Iterator[tuple[Tensor, Tensor]] = peers.loader(
+        folder, config.data.image_size, config.data.crop, BATCH, workers=0
+    )
+    benchmark_images(lambda: next(batches), BATCH)
+
+
+def test_help(benchmark: BenchmarkFixture) -> None:
+    """Seconds until `repro.run --help` has ended."""
+    benchmark.pedantic(startup.to_help, rounds=2)

@@ -57,6 +57,17 @@ def test_sizes_are_those_of_the_full_net_and_differences_those_of_the_settings(r
     assert "`model.norm.kind=none`" in row(text, "torchvision")["what differs from the first"]
 
 
+def test_sizes_of_a_setup_with_a_net_of_its_own_are_that_nets(tmp_path: Path) -> None:
+    asked = Suite("lrn", "What?", "cifar10_13pct", ("paper",), ("baseline", "add_lrn"), (0,))
+    run = make_record(setup="cifar10_13pct")
+    file_record(tmp_path, run)
+    text, classes = page(tmp_path, asked), run.data.classes
+    assert "are those of the setup's net" in text
+    # 5 x 5 x (3, 64) + 1 a filter; filters of their own at 6 x 6 places: 3 x 3 x (64, 32) + 1; fc10
+    parameters = 64 * 76 + 64 * 1601 + 36 * 32 * 577 + 36 * 32 * 289 + classes * (36 * 32 + 1)
+    assert row(text, "baseline")["parameters"] == row(text, "add_lrn")["parameters"] == f"{parameters:,}"
+
+
 def test_the_arms_of_one_recipe_are_named_by_ablation(tmp_path: Path) -> None:
     for run in (make_record(), make_record("no_lrn", error=26.5)):
         file_record(tmp_path, run)

@@ -1,0 +1,211 @@
+"""`python -m repro.profile setup=imagenette_small ablation=baseline,no_lrn steps=10`: where the time of a step goes.
+
+Runs warm training steps under torch.profiler and prints them by layer and phase and by kernel: time, operations,
+bytes, and how near they come to what the device can do, which is measured first. With several ablations it prints
+what each costs over the first. The images are random pixels, so none are needed. Any key of `repro.run` can follow.
+
+Tables and a roofline picture go to results/profiles/; traces, for Perfetto (ui.perfetto.dev) and for
+`tensorboard --logdir` with torch-tb-profiler (pip install 'alexnet-repro[profile]'), to results/raw/profiles/.
+"""
+
+import json
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from repro.command import exit_code, own_words
+from repro.config import Config
+from repro.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from rich.console import Console
+
+    from repro.environment import Machine
+    from repro.profiling.roofline import Ceilings
+    from repro.profiling.steps import Profiled
+
+_COMMA = re.compile(r",(?![^\[]*\])")  # not within brackets
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A configuration, the ablation that makes it, and the name of all that it changes."""
+
+    config: Config
+    ablation: str
+    label: str
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.config.setup}-{self.config.recipe}-{self.label}"
+
+
+@dataclass(frozen=True)
+class Stand:
+    """The device that all arms run on, what it can do, and where its tables and its traces go."""
+
+    device: "torch.device"
+    machine: "Machine"
+    ceilings: "Ceilings"
+    tables: Path
+    traces: Path
+
+
+Tables = dict[str, "pd.DataFrame"]
+"""`layers` and `kernels`."""
+
+
+def arms(words: list[str]) -> list[Arm]:
+    """One for each name of `ablation=a,b` or `ablation=a,[b,c]`. UserError for what does not compose."""
+    from repro.experiments import BASELINE, chosen_ablations, compose, identify
+
+    names = [word.partition("=")[2] for word in words if word.startswith("ablation=")] or [BASELINE]
+    if len(names) > 1:
+        raise UserError(f"ablation= is given twice: write ablation={','.join(names)}")
+    rest = [word for word in words if not word.startswith("ablation=")]
+    found = []
+    for name in _COMMA.split(names[0]):
+        own = [*rest, f"ablation={name}"]
+        config, chosen = compose(own), chosen_ablations(own)
+        found.append(Arm(config, "+".join(chosen), identify(config, chosen)[0]))
+    return found
+
+
+def profile(arms: list[Arm], steps: int) -> None:
+    """Profiles each arm, prints and files its tables, and those of its difference from the first.
+
+    Raises UserError or RunFailure where the results cannot be written.
+    """
+    from repro.profiling.terminal import make_console
+
+    stand, console = _stand(arms[0].config), make_console()
+    tables = [_profile_one(arm, steps, stand, console) for arm in arms]
+    for arm, other in zip(arms[1:], tables[1:], strict=True):
+        _compare(arm, other, arms[0], tables[0], stand, console)
+
+
+def _stand(config: Config) -> Stand:
+    from repro.environment import capture_machine, slug
+    from repro.profiling.ceilings import copy_bandwidth, matmul_rate
+    from repro.profiling.roofline import Ceilings
+    from repro.record import prepare_results
+    from repro.runner import choose_device
+
+    device, precision = choose_device(config.train.device), config.train.precision
+    prepare_results(config.results_dir)
+    machine = capture_machine(str(device))
+    name = f"{slug(machine.device)}-torch{machine.torch.partition('+')[0]}-{precision.name}"
+    ceilings = Ceilings(matmul_rate(device, precision), copy_bandwidth(device))
+    results = Path(config.results_dir)
+    return Stand(device, machine, ceilings, results / "profiles" / name, results / "raw" / "profiles" / name)
+
+
+def _profile_one(arm: Arm, steps: int, stand: Stand, console: "Console") -> Tables:
+    from repro.profiling import roofline
+    from repro.profiling.breakdown import kernel_table, layer_table
+    from repro.profiling.steps import profile_steps
+    from repro.profiling.terminal import step_table
+
+    folder, trace = stand.tables / arm.name, stand.traces / arm.name / f"{arm.ablation}.pt.trace.json.gz"
+    profiled = profile_steps(arm.config, stand.device, steps, trace)
+    tables = {"layers": layer_table(profiled, stand.ceilings), "kernels": kernel_table(profiled, stand.ceilings)}
+    summary = _summary(arm, profiled, stand)
+    _write_tables(folder, tables)
+    roofline.draw(tables["layers"], stand.ceilings, _title(arm, stand), folder / "roofline.png")
+    _write_text(folder / "profile.json", json.dumps(summary, indent=2) + "\n")
+    for kind, table in tables.items():
+        console.print(step_table(table, f"{arm.ablation}: one step by {_ROW[kind]}"))
+    console.print(_words(summary), markup=False)
+    console.print(f"Tables: {folder}\nTrace: {trace}\n", markup=False, soft_wrap=True)
+    return tables
+
+
+_ROW = {"layers": "layer and phase", "kernels": "kernel"}
+
+
+def _compare(arm: Arm, tables: Tables, first: Arm, reference: Tables, stand: Stand, console: "Console") -> None:
+    from repro.profiling.breakdown import difference
+    from repro.profiling.terminal import difference_table
+
+    for kind, table in tables.items():
+        change = difference(table, reference[kind])
+        _write_tables(stand.tables / arm.name, {f"{kind}_less_{first.ablation}": change})
+        title = f"{arm.ablation} less {first.ablation}, by {_ROW[kind]}"
+        console.print(difference_table(change, title, (first.ablation, arm.ablation)))
+
+
+def _title(arm: Arm, stand: Stand) -> str:
+    setup, recipe, batch = arm.config.setup, arm.config.recipe, arm.config.train.batch_size
+    return (
+        f"{stand.machine.device}, {arm.config.train.precision.name}: {setup}, {recipe}, {arm.ablation}, batch {batch}"
+    )
+
+
+def _summary(arm: Arm, profiled: "Profiled", stand: Stand) -> dict[str, Any]:
+    from repro.environment import capture_code, command_line
+
+    train = arm.config.train
+    return {
+        "setup": arm.config.setup,
+        "recipe": arm.config.recipe,
+        "ablation": arm.label,
+        "precision": train.precision.name,
+        "batch": train.batch_size,
+        "steps": len(profiled.seconds),
+        "step_milliseconds": 1000 * median(profiled.seconds),
+        "step_milliseconds_without_profiler": 1000 * median(profiled.bare_seconds),
+        "images_per_second": train.batch_size / median(profiled.bare_seconds),
+        "images": "random pixels, in memory",
+        "matmul_flops_per_second": stand.ceilings.flops,
+        "copy_bytes_per_second": stand.ceilings.bandwidth,
+        "machine": asdict(stand.machine),
+        "code": asdict(capture_code()),
+        "command": command_line(sys.argv),
+    }
+
+
+def _words(summary: dict[str, Any]) -> str:
+    bare, profiled = (summary[f"step_milliseconds{end}"] for end in ("_without_profiler", ""))
+    return (
+        f"{summary['machine']['device']}, {summary['precision']}: {bare:.4g} ms a step of {summary['batch']} images"
+        f" ({summary['images_per_second']:,.0f} images/s), {profiled:.4g} ms under the profiler;"
+        f" medians of {summary['steps']} steps.\n"
+        f"Ceilings, measured: {summary['matmul_flops_per_second'] / 1e12:.3g} TFLOP/s in a matrix product,"
+        f" {summary['copy_bytes_per_second'] / 1e9:.3g} GB/s in a copy; what fits the caches can be faster.\n"
+        "The images are random pixels in memory: `input` reads no disk and decodes nothing."
+    )
+
+
+def _write_tables(folder: Path, tables: Tables) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        _write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    from repro.files import replace_file
+
+    replace_file(path, text.encode())
+
+
+def main() -> None:
+    """Reads `key=value` arguments: those of `repro.run`, `ablation=` with several names, and `steps=10`."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    own, words = own_words(sys.argv[1:], {"steps": "10"})
+    if not own["steps"].isdecimal() or int(own["steps"]) < 1:
+        raise UserError(f"steps={own['steps']}: give the number of steps to profile, 1 or more")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler tells stderr that it starts and stops
+    profile(arms(words), int(own["steps"]))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,180 @@
+"""Whose time it is: the events of a profiled step, by phase, layer and kernel.
+
+On a CPU a kernel is an operator of PyTorch, with all that it calls; on CUDA it is what ran on the device, filed under
+the operator that launched it. A backward function belongs to the layer whose forward pass took its sequence number;
+the sum into a parameter's gradient, which has none, to the function before it, for autograd runs it next (engine.cpp:
+it has the highest priority).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch.autograd.profiler_util import FunctionEvent
+
+from repro.profiling.operators import OperatorWork
+from repro.profiling.ranges import BACKWARD, FORWARD, INPUT, UPDATE
+from repro.profiling.work import LayerWork, Work
+
+STEP = "ProfilerStep*"
+LOSS = "loss"
+BETWEEN = "between layers"
+OVERHEAD = "(overhead)"
+"""Python, PyTorch's dispatcher and the profiler itself, around the kernels."""
+
+_NODE = "autograd::engine::evaluate_function: "
+_ACCUMULATE = _NODE + "torch::autograd::AccumulateGrad"
+_USER_SCOPE = 7  # at::RecordScope::USER_SCOPE, what record_function makes
+# torch's own functions end in a number; one without is a torch.autograd.Function: it may be a kernel of ours
+_OWN_FUNCTION = re.compile(r"(?!aten::|autograd::|torch::)(?!\w*Backward\d+$)")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Time of one kernel in one place, in seconds, and its work."""
+
+    phase: str
+    layer: str
+    kernel: str
+    seconds: float
+    calls: int = 1
+    work: Work = field(default_factory=Work)
+
+
+@dataclass(frozen=True)
+class _Place:
+    phase: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A call whose parts are not told apart."""
+
+    start: float
+    name: str
+    place: _Place
+    kernels: tuple[tuple[str, float], ...]
+    """Name and seconds of each."""
+
+
+class Attribution:
+    """Takes the events of a profile apart, one step after the other."""
+
+    def __init__(self, layers: Collection[str], operators: OperatorWork, work: LayerWork) -> None:
+        """`operators` and `work`: what one step's operators and layers do."""
+        self._layers, self._operators, self._work = layers, operators, work
+        self._owners: dict[int, str] = {}
+        """Sequence number -> layer. An operator that makes no backward function leaves its number to the next."""
+        self._last = LOSS
+        self._overhead: dict[_Place, float] = defaultdict(float)
+        self._units: list[_Unit] = []
+        self._calls: list[tuple[float, str, _Unit | None]] = []
+        """Start of each counted operator, its name, and the unit that it is (None: it is within one)."""
+
+    def spans(self, events: Iterable[FunctionEvent]) -> list[list[Span]]:
+        """The spans of each step among the events."""
+        on_cpu = [event for event in events if event.device_type.name == "CPU"]
+        self._on_cuda = any(event.kernels for event in on_cpu)
+        roots = [event for event in on_cpu if event.cpu_parent is None and not event.is_async]
+        steps = []
+        for step in (root for root in roots if root.name == STEP):
+            inside = [root for root in roots if root.name.startswith(_NODE) and _starts_within(root, step)]
+            steps.append(self._step([*step.cpu_children, *inside]))
+        return steps
+
+    def _step(self, events: Sequence[FunctionEvent]) -> list[Span]:
+        self._overhead, self._units, self._calls = defaultdict(float), [], []
+        for event in sorted(events, key=lambda event: event.time_range.start):
+            self._visit(event, _Place(FORWARD, LOSS))
+        work = self._work_of_calls()
+        spans = [Span(place.phase, place.layer, OVERHEAD, time, 0) for place, time in self._overhead.items()]
+        for unit in self._units:
+            own = work.get(unit) or self._own_work(unit)
+            total = sum(seconds for _, seconds in unit.kernels)
+            for name, seconds in unit.kernels:
+                share = own * (seconds / total) if total else Work()
+                spans.append(Span(unit.place.phase, unit.place.layer, name, seconds, 1, share))
+        return spans
+
+    def _visit(self, event: FunctionEvent, place: _Place) -> None:
+        place = self._place(event, place)
+        if event.sequence_nr >= 0 and place.phase == FORWARD:
+            self._owners[event.sequence_nr] = place.layer
+        if self._is_unit(event):
+            self._add_unit(event, place)
+            return
+        if self._on_cuda:
+            for kernel in event.kernels:  # launched by our own code
+                own = ((kernel.name, _s(kernel.duration)),)
+                self._units.append(_Unit(event.time_range.start, event.name, place, own))
+        else:
+            self._overhead[place] += _s(event.self_cpu_time_total)
+        for child in event.cpu_children:
+            self._visit(child, place)
+
+    def _place(self, event: FunctionEvent, outer: _Place) -> _Place:
+        name = event.name
+        if name.startswith(_NODE):
+            if name != _ACCUMULATE:
+                self._last = self._owners.get(event.sequence_nr, LOSS)
+            return _Place(BACKWARD, self._last)
+        if event.scope != _USER_SCOPE:
+            return outer
+        if name.startswith("Optimizer."):
+            return _Place(UPDATE, UPDATE)
+        if name == INPUT:
+            return _Place(INPUT, INPUT)
+        if name in self._layers:  # in the backward pass too, where activations are computed again
+            return _Place(outer.phase, name)
+        return _Place(FORWARD, BETWEEN) if name == FORWARD else outer
+
+    def _is_unit(self, event: FunctionEvent) -> bool:
+        own = event.scope != _USER_SCOPE and _OWN_FUNCTION.match(event.name) is not None
+        return own or event.name in self._operators
+
+    def _add_unit(self, event: FunctionEvent, place: _Place) -> None:
+        name = event.name.removeprefix("aten::")
+        kernels = tuple(_kernels(event)) if self._on_cuda else ((name, _s(event.time_range.elapsed_us())),)
+        unit = _Unit(event.time_range.start, name, place, kernels)
+        self._units.append(unit)
+        self._count(event, unit)
+
+    def _count(self, event: FunctionEvent, unit: _Unit | None) -> None:
+        """An operator that another counted one calls is not seen by the count; one of our own functions calls is."""
+        if event.name in self._operators:
+            self._calls.append((event.time_range.start, event.name, unit))
+            return
+        for child in event.cpu_children:
+            self._count(child, None)
+
+    def _work_of_calls(self) -> dict[_Unit, Work]:
+        """The first call of an operator did the work of the first that was counted, and so on."""
+        counted = {name: iter(calls) for name, calls in self._operators.items()}
+        found = {}
+        for _, name, unit in sorted(self._calls, key=lambda call: call[0]):
+            work = next(counted[name], Work())
+            if unit is not None:
+                found[unit] = work
+        return found
+
+    def _own_work(self, unit: _Unit) -> Work:
+        """Of a torch.autograd.Function of ours: by its layer's formula."""
+        return self._work.get((unit.place.layer, unit.place.phase), Work())
+
+
+def _kernels(event: FunctionEvent) -> Iterable[tuple[str, float]]:
+    """What an operator and all that it called launched."""
+    for kernel in event.kernels:
+        yield kernel.name, _s(kernel.duration)
+    for child in event.cpu_children:
+        yield from _kernels(child)
+
+
+def _starts_within(event: FunctionEvent, step: FunctionEvent) -> bool:
+    return bool(step.time_range.start <= event.time_range.start < step.time_range.end)
+
+
+def _s(microseconds: float) -> float:
+    return microseconds / 1e6

@@ -1,0 +1,37 @@
+"""Random pixels in the shape of a data set, so that no images are needed to see where the time goes."""
+
+import numpy as np
+
+from repro.config import Config, Source
+from repro.data.embedded import CLASSES
+from repro.data.statistics import measure
+from repro.data.store import ImageData, Split
+
+_CLASSES = {Source.embedded: len(CLASSES), Source.cifar10: 10, Source.imagenette: 10}
+_OF_ILSVRC = 1000
+
+
+def classes(config: Config) -> int:
+    """Number of classes of the configured data set; 1,000 where only its folders would tell."""
+    return config.data.classes or _CLASSES.get(config.data.source, _OF_ILSVRC)
+
+
+def random_store(config: Config, batches: int) -> ImageData:
+    """A packed store in memory that is good for so many batches: one of images, met again and again."""
+    generator = np.random.default_rng(config.seed)
+    batch, side = config.train.batch_size, config.data.image_size
+    images = generator.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    labels = generator.integers(0, classes(config), batches * batch)
+    statistics = measure(images)
+    split = Split(images, labels, np.arange(len(labels)) % batch)
+    return ImageData(
+        train=split,
+        val=split,
+        classes=tuple(map(str, range(classes(config)))),
+        mean=statistics.mean,
+        pca_deviations=statistics.pca_deviations,
+        pca_vectors=statistics.pca_vectors,
+        channel_std=statistics.channel_std,
+        content_hash="",
+        skipped=(),
+    )

@@ -1,0 +1,113 @@
+"""What must be how fast: each target as data, and what the measured rounds say to it."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+CPU, CUDA = "cpu", "cuda"
+NOT_MEASURED = "not measured"
+IMAGES, SECONDS, MIB, HOURS = "images/s", "s", "MiB", "h"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the table: `ours` and `peer` name what a part of the benchmark measures.
+
+    With a peer, ours over the peer must be at least `bound`; without one, ours must be at most `bound`. A bound of
+    None shows a figure and asks for nothing.
+    """
+
+    device: str
+    """Kind of device that it is for."""
+    part: str
+    """Part of the benchmark that measures it."""
+    name: str
+    unit: str
+    bound: float | None
+    ours: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A target and what was found: medians over the rounds, None where nothing was measured.
+
+    `ratio` is ours over the peer within a round, `low` to `high` the middle half of its values. `met` is true, false,
+    `not measured`, or None where nothing is asked for.
+    """
+
+    name: str
+    unit: str
+    ours: float | None
+    peer_name: str | None
+    peer: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    target: float | None
+    met: bool | str | None
+
+
+_NORM, _PLAIN, _FOLDER = "nn.LocalResponseNorm", "plain PyTorch, fp32", "ImageFolder, v2, DataLoader"
+
+TARGETS = (
+    Target(CPU, "lrn", "LRN, fp32", IMAGES, 6.0, "ours, fp32", f"{_NORM}, fp32"),
+    Target(CPU, "lrn", "LRN, bf16", IMAGES, None, "ours, bf16", f"{_NORM}, fp32"),
+    Target(CPU, "lrn", "LRN over the copy limit, fp32", IMAGES, None, "ours, fp32", "copy, fp32"),
+    Target(CPU, "lrn", "LRN over the copy limit, bf16", IMAGES, None, "ours, bf16", "copy, bf16"),
+    Target(CPU, "step", "training step, fp32", IMAGES, 2.0, "ours, fp32", _PLAIN),
+    Target(CPU, "step", "training step, bf16", IMAGES, 5.0, "ours, bf16", _PLAIN),
+    Target(CPU, "step", "step with LRN over without, fp32", IMAGES, 1 / 1.15, "ours, fp32", "ours without LRN, fp32"),
+    Target(CPU, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
+    Target(CPU, "step", "step over torchvision's, fp32", IMAGES, 0.9, "ours, fp32", "torchvision's alexnet, fp32"),
+    Target(CPU, "step", "step over torchvision's, bf16", IMAGES, 0.9, "ours, bf16", "torchvision's alexnet, bf16"),
+    Target(CPU, "input", "packed store", IMAGES, 10.0, "raw store", _FOLDER),
+    Target(CPU, "input", "packed store over the step's need", IMAGES, 5.0, "raw store", "training step, bf16"),
+    Target(CPU, "input", "JPEG store", IMAGES, 1.5, "jpeg store", _FOLDER),
+    Target(CPU, "memory", "growth over 20 epochs, packed store", MIB, 32.0, "raw store"),
+    Target(CPU, "memory", "growth over 20 epochs, JPEG store", MIB, 32.0, "jpeg store"),
+    Target(CPU, "start", "`repro.run --help`", SECONDS, 1.5, "help"),
+    Target(CPU, "start", "first step of `setup=embedded`", SECONDS, 8.0, "first step"),
+    Target(CUDA, "lrn", "LRN, fp32", IMAGES, 5.0, "ours, fp32", f"{_NORM}, fp32"),
+    Target(CUDA, "lrn", "LRN, bf16", IMAGES, None, "ours, bf16", f"{_NORM}, bf16"),
+    Target(CUDA, "lrn", "LRN over the copy limit, fp32", IMAGES, 0.8, "ours, fp32", "copy, fp32"),
+    Target(CUDA, "lrn", "LRN over the copy limit, bf16", IMAGES, 0.8, "ours, bf16", "copy, bf16"),
+    Target(CUDA, "step", "training step, bf16", IMAGES, 4.0, "ours, bf16", _PLAIN),
+    Target(CUDA, "step", "training step, tf32", IMAGES, None, "ours, tf32", "plain PyTorch, its defaults"),
+    Target(CUDA, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
+    Target(CUDA, "step", "step over torchvision's, bf16", IMAGES, None, "ours, bf16", "torchvision's alexnet, bf16"),
+    Target(CUDA, "throughput", "90 epochs of ILSVRC-2012, projected", HOURS, 1.0, "hours"),
+)
+
+
+def targets(device: str, part: str | None = None) -> list[Target]:
+    """Those of a kind of device, and of one part where it is named."""
+    return [target for target in TARGETS if target.device == device and part in (None, target.part)]
+
+
+def judge(target: Target, rounds: Mapping[str, Sequence[float]]) -> Row:
+    """Compares what was measured, candidate -> value in each round, with a target."""
+    ours, peer = rounds[target.ours], rounds[target.peer] if target.peer else None
+    if peer is None:
+        value = statistics.median(ours)
+        met = None if target.bound is None else value <= target.bound
+        return Row(target.name, target.unit, value, None, None, None, None, None, target.bound, met)
+    each = [one / other for one, other in zip(ours, peer, strict=True)]
+    low, ratio, high = statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
+    return Row(
+        name=target.name,
+        unit=target.unit,
+        ours=statistics.median(ours),
+        peer_name=target.peer,
+        peer=statistics.median(peer),
+        ratio=ratio,
+        low=low,
+        high=high,
+        target=target.bound,
+        met=None if target.bound is None else ratio >= target.bound,
+    )
+
+
+def not_measured(target: Target) -> Row:
+    """The row of a target whose device or part has not run."""
+    return Row(target.name, target.unit, None, target.peer, None, None, None, None, target.bound, NOT_MEASURED)

@@ -1,0 +1,192 @@
+"""Each part of the benchmark measures what its targets ask for; here on toy sizes, where the figures mean nothing."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro.config import Config, Precision
+from repro.describe import layer_table, total
+from repro.errors import RunFailure
+from repro.model import Network, build
+from repro.profiling.roofline import Ceilings
+from repro.speed import inputs, lrn, photos, sidebyside, startup, steps, throughput
+from repro.speed.sidebyside import Measured
+from repro.speed.targets import CPU, judge, targets
+from repro.train.step import TrainingStep
+from tests.tiny import make_image_folder, tiny_config
+
+CPU_DEVICE = torch.device(CPU)
+pytestmark = pytest.mark.usefixtures("one_thread", "short")
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short round each."""
+    monkeypatch.setattr(sidebyside, "WARM_UP", 1)
+    for part in (lrn, steps, inputs, startup):
+        monkeypatch.setattr(part, "ROUNDS", 1)
+        if part is not startup:
+            monkeypatch.setattr(part, "rate", partial(sidebyside.rate, least=0.0))
+            monkeypatch.setattr(part, "BATCH", 4 if part is inputs else {CPU: 2})
+
+
+def check(part: str, measured: Measured) -> None:
+    """Every target of the part can be judged from what was measured."""
+    rows = [judge(target, measured.rounds) for target in targets(CPU, part)]
+    assert len(rows) >= 2
+    assert all(row.ours is not None for row in rows)
+    assert measured.note
+
+
+def test_lrn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lrn, "SIDE", 5)
+    measured = lrn.race(CPU_DEVICE)
+    check("lrn", measured)
+    assert "2 x 96 x 5 x 5" in measured.note
+
+
+def test_the_copy_is_counted_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lrn, "SIDE", 5)
+    monkeypatch.setattr(lrn, "rate", lambda function, work, device: lambda: work)
+    rounds = lrn.race(CPU_DEVICE).rounds
+    # five tensors go through memory for each two of a copy: 2 images of LRN take as long as 0.8 copied ones
+    assert (rounds["ours, fp32"], rounds["copy, fp32"]) == ([2], [0.8])
+
+
+@pytest.fixture
+def tiny_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:
+        config = tiny_config()
+        config.train.batch_size, config.train.precision, config.optimizer.lr = batch, precision, 1e-6
+        return config
+
+    monkeypatch.setattr(steps, "configuration", configuration)
+
+
+@pytest.mark.usefixtures("tiny_steps")
+def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "torchvision_alexnet", steps.ours)  # it has one size, the large one
+    check("step", steps.race(CPU_DEVICE))
+
+
+def test_our_step_is_the_papers_net_and_hardly_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Network] = []
+
+    def remember(config: Config, classes: int) -> Network:
+        made.append(build(config, classes))
+        return made[-1]
+
+    monkeypatch.setattr(steps, "build", remember)
+    config = tiny_config()
+    config.optimizer.lr = 1e-6
+    step = steps.ours(config, CPU_DEVICE, classes=4)
+    weight = made[0].get_submodule("classifier.fc8").weight
+    assert isinstance(weight, torch.Tensor)
+    before = weight.detach().clone()
+    step()
+    assert not torch.equal(weight, before)
+    torch.testing.assert_close(weight.detach(), before, atol=1e-4, rtol=0)
+
+
+def test_configurations_are_the_full_net() -> None:
+    config = steps.configuration(64, Precision.bf16, "ablation=no_lrn")
+    assert (config.recipe, config.model.scale, config.crop, config.train.batch_size) == ("paper", 1.0, 224, 64)
+    assert config.model.norm.kind.name == "none"
+
+
+@pytest.mark.usefixtures("tiny_steps")
+def test_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(inputs, "WORKERS", 0)
+    monkeypatch.setattr(photos, "write", lambda folder, train, val: str(make_image_folder(folder, 8, 4)))
+    monkeypatch.setattr(inputs, "configuration", folder_config)
+    check("input", inputs.race(CPU_DEVICE))
+
+
+def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "EPOCHS", 3)
+    monkeypatch.setattr(photos, "write", lambda folder, train, val: str(make_image_folder(folder, 8, 4)))
+    monkeypatch.setattr(inputs, "configuration", folder_config)
+    monkeypatch.setattr(inputs, "own_mib", iter([9.0, 5.0, 7.0, 9.0, 5.0, 4.0]).__next__)
+    measured = inputs.memory(CPU_DEVICE)
+    check("memory", measured)
+    assert measured.rounds == {"raw store": [2.0], "jpeg store": [-1.0]}  # the first epoch does not count
+
+
+def folder_config(folder: Path, kind: str = "raw") -> Config:
+    """The files of `tests.tiny.make_image_folder` at their own size."""
+    config = _configuration(folder, kind)
+    config.data.image_size, config.data.crop = 72, 64
+    return config
+
+
+_configuration = inputs.configuration
+
+
+def test_a_processs_own_memory_is_told() -> None:
+    if not inputs.STATUS.exists():
+        pytest.skip("Linux only")
+    before = inputs.own_mib()
+    taken = torch.ones(2**24)
+    assert inputs.own_mib() - before == pytest.approx(64, abs=4)
+    del taken
+
+
+def test_elsewhere_than_on_linux_it_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(inputs, "STATUS", tmp_path / "status")
+    with pytest.raises(RunFailure, match="leave memory out of only"):
+        inputs.own_mib()
+
+
+def test_start_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "to_help", lambda: 1.0)
+    monkeypatch.setattr(startup, "to_first_step", lambda: 2.0)
+    check("start", startup.race(CPU_DEVICE))
+
+
+def test_the_first_step_is_awaited_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = f"import time; print({startup._STEP_DONE!r}, flush=True); time.sleep(0.5)"
+    monkeypatch.setattr(startup, "_UNTIL_FIRST_STEP", slow)
+    assert startup.to_first_step() > 0
+    monkeypatch.setattr(startup, "_UNTIL_FIRST_STEP", "raise SystemExit('no room')")
+    with pytest.raises(RunFailure, match=r"made no step \(no room\)"):
+        startup.to_first_step()
+
+
+def test_the_first_step_of_a_run_says_so_and_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps_made: list[str] = []
+    monkeypatch.setattr(TrainingStep, "__call__", steps_made.append)  # the script's own is taken back after the test
+    exec(startup._UNTIL_FIRST_STEP.replace("sys.exit(main())", ""), {})
+    with pytest.raises(KeyboardInterrupt):
+        TrainingStep.__call__("batch")  # type: ignore[arg-type, call-arg]
+    assert steps_made == ["batch"]
+    assert capsys.readouterr().out == f"{startup._STEP_DONE}\n"
+
+
+def test_a_rate_is_set_against_the_ceilings() -> None:
+    config = tiny_config()
+    work = throughput.step_work(config, classes=4)
+    ceilings = Ceilings(flops=work.flops, bandwidth=work.bytes / 2)  # a second of operations, two of bytes
+    row = throughput.row(config, config.train.batch_size / 4, ceilings, classes=4)
+    assert (row.flops_share, row.bandwidth_share) == pytest.approx((0.25, 0.5))
+    assert row.bound == pytest.approx(config.train.batch_size / 2)
+    assert row.bound_by == "memory"
+
+
+def test_the_work_of_a_step_is_three_forward_passes_and_an_update() -> None:
+    config = steps.configuration(128)
+    work = throughput.step_work(config)
+    macs = total(layer_table(config, steps.CLASSES))["macs"]
+    images_gradient = 2 * 128 * 55 * 55 * 96 * 11 * 11 * 3
+    assert work.flops == pytest.approx(6 * 128 * macs - images_gradient, rel=0.02)
+    halved = throughput.step_work(steps.configuration(128, Precision.bf16))
+    assert halved.flops == work.flops
+    assert 0.5 < halved.bytes / work.bytes < 0.7  # the update stays in fp32
+
+
+def test_hours_of_the_papers_training() -> None:
+    assert throughput.hours(90 * 1_281_167 / 3600) == pytest.approx(1)

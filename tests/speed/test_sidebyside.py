@@ -1,0 +1,46 @@
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from repro.speed import sidebyside
+from repro.speed.sidebyside import in_turn, rate
+
+CPU = torch.device("cpu")
+
+
+def test_candidates_take_turns_and_the_order_turns_round() -> None:
+    calls: list[str] = []
+
+    def measure(name: str) -> Callable[[], float]:
+        def value() -> float:
+            calls.append(name)
+            return float(len(calls))
+
+        return value
+
+    rounds = in_turn({"a": measure("a"), "b": measure("b")}, 3)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert rounds == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+
+
+def test_a_rate_counts_work_and_leaves_the_first_calls_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], [0]
+
+    def work() -> None:
+        calls[0] += 1
+        clock[0] += 10.0 if calls[0] <= sidebyside.WARM_UP else 0.25
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    measure = rate(work, 8, CPU, least=1.0)
+    assert calls[0] == sidebyside.WARM_UP + 1
+    assert measure() == pytest.approx(8 / 0.25)
+    assert calls[0] == sidebyside.WARM_UP + 1 + 4  # four calls of a quarter second make one value
+
+
+@pytest.mark.cuda
+def test_a_rate_on_a_gpu_waits_for_the_device() -> None:
+    x = torch.randn(4096, 4096, device="cuda")
+    per_second = rate(lambda: x @ x, 2 * 4096**3, torch.device("cuda"))()
+    assert per_second < 2e15  # launching alone would look faster than any device
