@@ -17,7 +17,7 @@ from repro.train.step import Tally, TrainingStep
 
 CLASSES = 1000
 BATCH = {"cpu": 64, "cuda": 128}
-ROUNDS = 7
+ROUNDS = 15
 Step = Callable[[], None]
 
 
