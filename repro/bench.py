@@ -68,6 +68,9 @@ def measure(part: str, kind: str) -> Part:
     """Runs one part on a kind of device and judges it."""
     import torch
 
+    from repro.train.memory import keep_freed
+
+    keep_freed(torch.device(kind))  # as a run does
     found = _race(part)(torch.device(kind))
     return Part(
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -37,11 +37,13 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     from repro.record import CENTRE, TEN_CROPS
     from repro.runner import choose_device
     from repro.train.evaluation import evaluate
+    from repro.train.memory import keep_freed
     from repro.train.precision import set_precision
     from repro.weights import fingerprint, load_into
 
     device = choose_device(config.train.device)
     set_precision(config.train.precision)
+    keep_freed(device)
     data = open_data(config.data)
     if mean is not None:
         data = _with_mean(data, mean)

@@ -182,6 +182,7 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     config = wanted.config
     set_precision(config.train.precision)
     torch.manual_seed(config.seed)
+    memory.keep_freed(device)
     memory.reset_peak(device)
     if config.force:
         checkpoint.delete(wanted.raw)

@@ -17,6 +17,7 @@ from repro.profiling.operators import CountOperators
 from repro.profiling.ranges import INPUT, UPDATE, layers, named_ranges
 from repro.profiling.timing import seconds
 from repro.profiling.work import LayerWork, input_work, layer_work, update_work
+from repro.train import memory
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import set_precision
 from repro.train.step import Tally, TrainingStep
@@ -44,6 +45,7 @@ class Profiled:
 def profile_steps(config: Config, device: torch.device, steps: int, trace: Path) -> Profiled:
     """Profiles training steps on random pixels; writes their Chrome trace to `trace`, `*.pt.trace.json.gz`."""
     set_precision(config.train.precision)
+    memory.keep_freed(device)
     torch.manual_seed(config.seed)
     data = random_store(config, batches=WARM_UP + 1 + steps + 1 + steps)
     network = build(config, len(data.classes)).to(device).to(memory_format=torch.channels_last).train()

@@ -38,10 +38,10 @@ def paper_network(config: ModelConfig, crop: int, classes: int) -> nn.Sequential
     return features.extend([*hidden, nn.Linear(fc7, classes)])
 
 
-def sgd(network: nn.Module, config: OptimizerConfig, foreach: bool | None = None) -> torch.optim.SGD:
-    """PyTorch's rule with the configuration's constants. `foreach`: None leaves the choice to PyTorch."""
+def sgd(network: nn.Module, config: OptimizerConfig, fused: bool | None = None) -> torch.optim.SGD:
+    """PyTorch's rule with the configuration's constants. `fused`: None leaves the choice to PyTorch."""
     return torch.optim.SGD(
-        network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, foreach=foreach
+        network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, fused=fused
     )
 
 

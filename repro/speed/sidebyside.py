@@ -4,12 +4,17 @@ What is compared is the ratio within a round, see `repro.speed.targets.judge`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
+from repro.errors import RunFailure
 from repro.profiling.timing import WARM_UP, seconds
 
 Rounds = dict[str, list[float]]
@@ -34,6 +39,47 @@ def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
         for name in list(measures)[:: -1 if number % 2 else 1]:
             values[name].append(measures[name]())
     return values
+
+
+@contextmanager
+def apart(make: Callable[..., Callable[[], float]], *arguments: Any) -> Iterator[Callable[[], float]]:
+    """The measure `make(*arguments)` in a process of its own, which waits while others are measured.
+
+    So each candidate has memory and switches as its user would. RunFailure where the process ends too early.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
+    process.start()
+    there.close()
+
+    def answer() -> float:
+        try:
+            return float(here.recv())
+        except EOFError:
+            raise RunFailure("a candidate ended before it was measured; is there too little memory?") from None
+
+    def measure() -> float:
+        with suppress(BrokenPipeError):  # `answer` tells
+            here.send(None)
+        return answer()
+
+    try:
+        answer()
+        yield measure
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(there: Connection, make: Callable[..., Callable[[], float]], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this
+    measure = make(*arguments)
+    there.send(0.0)
+    with suppress(EOFError):
+        while True:
+            there.recv()
+            there.send(measure())
 
 
 def rate(

@@ -1,6 +1,7 @@
 """The training step of the paper's net beside plain PyTorch, torchvision's alexnet, and itself without LRN."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from repro import experiments
 from repro.config import Config, Precision
 from repro.model import build
 from repro.speed import peers
-from repro.speed.sidebyside import Measured, in_turn, rate
+from repro.speed.sidebyside import Measured, apart, in_turn, rate
+from repro.train import memory
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import set_precision
 from repro.train.schedule import Schedule
@@ -17,28 +19,37 @@ from repro.train.step import Tally, TrainingStep
 
 CLASSES = 1000
 BATCH = {"cpu": 64, "cuda": 128}
-ROUNDS = 15
+ROUNDS = 9
 Step = Callable[[], None]
+Maker = Callable[[Config, torch.device], Step]
 
 
 def race(device: torch.device) -> Measured:
-    """Images/s of one update."""
+    """Images/s of one update; each candidate in a process of its own."""
     batch = BATCH[device.type]
-    steps: dict[str, Step] = {"plain PyTorch, fp32": plain(configuration(batch), device)}
+    candidates: dict[str, tuple[Maker, Config]] = {"plain PyTorch, fp32": (plain, configuration(batch))}
     precisions = [Precision.fp32, Precision.bf16]
     if device.type == "cuda":
-        steps["plain PyTorch, its defaults"] = plain(configuration(batch), device, tf32_convolutions=True)
+        candidates["plain PyTorch, its defaults"] = plain_with_tf32, configuration(batch)
         precisions.insert(1, Precision.tf32)
     for precision in precisions:
         config = configuration(batch, precision)
-        without = configuration(batch, precision, "ablation=no_lrn")
-        steps |= {
-            f"ours, {precision.name}": ours(config, device),
-            f"ours without LRN, {precision.name}": ours(without, device),
-            f"torchvision's alexnet, {precision.name}": torchvision_alexnet(config, device),
+        candidates |= {
+            f"ours, {precision.name}": (ours, config),
+            f"ours without LRN, {precision.name}": (ours, configuration(batch, precision, "ablation=no_lrn")),
+            f"torchvision's alexnet, {precision.name}": (torchvision_alexnet, config),
         }
-    rounds = in_turn({name: rate(step, batch, device) for name, step in steps.items()}, ROUNDS)
-    return Measured(rounds, f"one update of the full net, batch {batch}")
+    with ExitStack() as stack:
+        measures = {
+            name: stack.enter_context(apart(measure, make, config, device))
+            for name, (make, config) in candidates.items()
+        }
+        return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {batch}")
+
+
+def measure(make: Maker, config: Config, device: torch.device) -> Callable[[], float]:
+    """Images/s of a candidate."""
+    return rate(make(config, device), config.train.batch_size, device)
 
 
 def configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:
@@ -50,6 +61,7 @@ def configuration(batch: int, precision: Precision = Precision.fp32, *words: str
 def ours(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
     """The update that a run of this configuration makes."""
     torch.manual_seed(0)
+    memory.keep_freed(device)
     network = build(config, classes)
     network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(network, config.optimizer)
@@ -66,10 +78,7 @@ def ours(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
 
 
 def plain(config: Config, device: torch.device, classes: int = CLASSES, tf32_convolutions: bool = False) -> Step:
-    """The same net in fp32 as one would write it down, maps first in memory, with torch.optim.SGD.
-
-    `tf32_convolutions`: as PyTorch has it on a GPU where nothing is set.
-    """
+    """The same net in fp32 as one would write it down, maps first in memory, with torch.optim.SGD."""
     network = peers.paper_network(config.model, config.crop, classes).to(device).train()
     step = peers.training_step(
         network, peers.sgd(network, config.optimizer), *_batch(config, device, classes), Precision.fp32
@@ -83,14 +92,20 @@ def plain(config: Config, device: torch.device, classes: int = CLASSES, tf32_con
     return update
 
 
+def plain_with_tf32(config: Config, device: torch.device) -> Step:
+    """`plain` with TF32 in its convolutions, as PyTorch has it on a GPU where nothing is set."""
+    return plain(config, device, tf32_convolutions=True)
+
+
 def torchvision_alexnet(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
-    """torchvision's net with the settings that ours has: channels last, the same precision, one kernel an update."""
+    """torchvision's net with the settings that ours has: channels last, precision, memory, one kernel an update."""
     from torchvision.models import alexnet
 
+    memory.keep_freed(device)
     network = alexnet(num_classes=classes).to(device).to(memory_format=torch.channels_last).train()
     images, labels = _batch(config, device, classes)
     images = images.contiguous(memory_format=torch.channels_last)
-    optimizer = peers.sgd(network, config.optimizer, foreach=True)
+    optimizer = peers.sgd(network, config.optimizer, fused=True)
     step = peers.training_step(network, optimizer, images, labels, config.train.precision)
 
     def update() -> None:

@@ -1,11 +1,15 @@
+import math
+import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
+from repro.errors import RunFailure
 from repro.speed import sidebyside
-from repro.speed.sidebyside import in_turn, rate
+from repro.speed.sidebyside import apart, in_turn, rate
 
 CPU = torch.device("cpu")
 
@@ -44,3 +48,24 @@ def test_a_rate_on_a_gpu_waits_for_the_device() -> None:
     x = torch.randn(4096, 4096, device="cuda")
     per_second = rate(lambda: x @ x, 2 * 4096**3, torch.device("cuda"))()
     assert per_second < 2e15  # launching alone would look faster than any device
+
+
+def test_a_candidate_apart_is_measured_as_often_as_asked() -> None:
+    with apart(partial, math.hypot, 3.0, 4.0) as measure:
+        assert [measure(), measure()] == [5.0, 5.0]
+
+
+def test_a_candidate_that_dies_is_told_of() -> None:
+    with (
+        apart(partial, os._exit, 3) as measure,
+        pytest.raises(RunFailure, match="ended before it was measured"),
+    ):
+        measure()
+
+
+def test_a_candidate_that_cannot_start_is_told_of() -> None:
+    with (
+        pytest.raises(RunFailure, match="ended before it was measured"),
+        apart(os._exit, 3),
+    ):
+        pass

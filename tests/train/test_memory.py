@@ -1,4 +1,8 @@
+import ctypes
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +46,27 @@ def test_on_a_gpu_the_peak_is_what_torch_allocated() -> None:
     assert memory.peak_mib(device) == pytest.approx(start + 64, abs=2)
     memory.reset_peak(device)
     assert memory.peak_mib(device) < start + 32
+
+
+def page_faults(program: str) -> int:
+    """Pages that a process of its own has taken from the system for the last of twenty tensors of 64 MiB."""
+    program = f"""
+import resource, torch
+from repro.train import memory
+{program}
+for _ in range(20):  # alignment leaves gaps at first
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    return int(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be told to")
+def test_what_is_freed_is_kept_for_the_next() -> None:
+    assert page_faults("memory.keep_freed(torch.device('cpu'))") < 1000 < page_faults("")
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    memory.keep_freed(CPU)
