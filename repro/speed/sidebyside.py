@@ -85,8 +85,16 @@ def _serve(there: Connection, make: Callable[..., Callable[[], float]], argument
 def rate(
     function: Callable[[], object], work: float, device: torch.device, least: float = LEAST_SECONDS
 ) -> Callable[[], float]:
-    """A measure of units of work a second; a call of `function` does `work` of them. Warms up at once."""
+    """A measure of units of work a second; a call of `function` does `work` of them.
+
+    Warms up at once, and by one call before each value: the others have had the caches in between.
+    """
     for _ in range(WARM_UP):
         function()
     calls = max(1, math.ceil(least / max(seconds(function, 1, device), 1e-6)))
-    return lambda: calls * work / seconds(function, calls, device)
+
+    def measure() -> float:
+        function()
+        return calls * work / seconds(function, calls, device)
+
+    return measure

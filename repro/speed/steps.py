@@ -19,7 +19,9 @@ from repro.train.step import Tally, TrainingStep
 
 CLASSES = 1000
 BATCH = {"cpu": 64, "cuda": 128}
-ROUNDS = 9
+ROUNDS = 7
+LEAST_SECONDS = 1.5
+"""Some steps in a row, as in a run."""
 Step = Callable[[], None]
 Maker = Callable[[Config, torch.device], Step]
 
@@ -49,7 +51,7 @@ def race(device: torch.device) -> Measured:
 
 def measure(make: Maker, config: Config, device: torch.device) -> Callable[[], float]:
     """Images/s of a candidate."""
-    return rate(make(config, device), config.train.batch_size, device)
+    return rate(make(config, device), config.train.batch_size, device, LEAST_SECONDS)
 
 
 def configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:

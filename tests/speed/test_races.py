@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,10 @@ CPU_DEVICE = torch.device(CPU)
 pytestmark = pytest.mark.usefixtures("one_thread", "short")
 
 
+def shortly(function: Callable[[], object], work: float, device: torch.device, least: float = 0) -> Callable[[], float]:
+    return sidebyside.rate(function, work, device, 0.0)
+
+
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One short round each."""
@@ -33,7 +36,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (lrn, steps, inputs, startup):
         monkeypatch.setattr(part, "ROUNDS", 1)
         if part is not startup:
-            monkeypatch.setattr(part, "rate", partial(sidebyside.rate, least=0.0))
+            monkeypatch.setattr(part, "rate", shortly)
             monkeypatch.setattr(part, "BATCH", 4 if part is inputs else {CPU: 2})
 
 
