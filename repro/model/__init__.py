@@ -3,6 +3,7 @@
 from repro.config import Config, Net
 from repro.model.alexnet import build_alexnet
 from repro.model.cifar import build_cifar
+from repro.model.conv1 import Conv1
 from repro.model.initialization import initialize
 from repro.model.lrn import LocalResponseNorm
 from repro.model.network import Network
@@ -21,5 +22,7 @@ def build(config: Config, classes: int) -> Network:
     for layer in network.modules():
         if isinstance(layer, LocalResponseNorm):
             layer.compiled = config.train.compile
+        if isinstance(layer, Conv1):
+            layer.in_blocks = config.train.compile
     initialize(network, config.model.init)
     return network

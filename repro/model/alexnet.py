@@ -10,6 +10,7 @@ from torch import nn
 
 from repro.config import Conv1Input, DropoutPlace, ModelConfig
 from repro.errors import UserError
+from repro.model.conv1 import Conv1
 from repro.model.network import ColumnLinear, Network, output_shape
 from repro.model.parts import activation, dropout, follow, pool, size
 
@@ -62,10 +63,8 @@ def _conv1(config: ModelConfig, maps: int) -> Stages:
     """11x11 kernels with stride 4. A 224-pixel crop gives 54.25 places: three zeros at right and bottom make 55,
     as the authors' code reads them (`layer.py:1004`; filter_acts.cu counts pixels outside as zero)."""
     padding = _CONV1_PADDING.get(config.conv1_input, 0)
-    stages: Stages = [("conv1", nn.Conv2d(3, maps, 11, stride=4, padding=padding))]
-    if config.conv1_input is Conv1Input.zero_right_bottom:
-        stages.insert(0, ("pad1", nn.ZeroPad2d((0, 3, 0, 3))))
-    return stages
+    more = 3 if config.conv1_input is Conv1Input.zero_right_bottom else 0
+    return [("conv1", Conv1(3, maps, kernel=11, stride=4, padding=padding, more=more))]
 
 
 def _links(config: ModelConfig, name: str) -> int:

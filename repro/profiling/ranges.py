@@ -14,7 +14,7 @@ INPUT, FORWARD, BACKWARD, UPDATE = "input", "forward", "backward", "update"
 
 
 def layers(network: Network) -> dict[str, nn.Module]:
-    """The layers by name, in order: those of the paper, and the zeros in front of conv1."""
+    """The layers by the paper's names, in order."""
     return dict([*network.features.named_children(), *network.classifier.named_children()])
 
 

@@ -3,6 +3,7 @@
 `python -m repro.bench` sets the same against their peers, and against the targets.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from repro.data.store import ImageData, Split
 from repro.model import build
 from repro.speed import peers, startup, steps
 from repro.speed.lrn import both_ways
+from repro.train.precision import arithmetic
 from tests.tiny import make_image_folder
 
 BATCH = 32
@@ -64,6 +66,22 @@ def test_lrn_of_pytorch(benchmark_images: Measure, layers: dict[str, tuple[nn.Mo
     """Beside `test_layer[norm1]`."""
     x = layers["norm1"][1].contiguous()
     benchmark_images(both_ways(peers.response_norm(config.model.norm), x), BATCH)
+
+
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_conv1_in_bf16(benchmark_images: Measure, config: Config, in_blocks: bool) -> None:
+    """Over blocks of pixels, and pixel by pixel."""
+    config = copy.deepcopy(config)
+    config.train.compile = in_blocks
+    conv1 = build(config, CLASSES).features.conv1.to(memory_format=torch.channels_last)
+    images = (torch.randn(BATCH, 3, config.crop, config.crop) * 50).contiguous(memory_format=torch.channels_last)
+
+    def run() -> None:
+        with arithmetic(CPU, Precision.bf16):
+            out = conv1(images)
+        out.backward(out.detach())
+
+    benchmark_images(run, BATCH)
 
 
 @pytest.mark.parametrize("make", [steps.ours, steps.plain])

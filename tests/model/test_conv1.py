@@ -1,0 +1,97 @@
+"""The first convolution over blocks of pixels against the plain one in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repro.config import Precision
+from repro.model import build
+from repro.model.conv1 import Conv1
+from repro.train.precision import arithmetic
+from tests.tiny import tiny_config
+
+ROUNDING = 2.0**-8
+"""Of bf16: half a unit in its last place, relative."""
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    """Numbers that bf16 holds exactly."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def layer(**geometry: int) -> Conv1:
+    conv = Conv1(3, 4, **geometry)
+    with torch.no_grad():
+        conv.weight.copy_(random(*conv.weight.shape, seed=1) / 64)
+        conv.bias.copy_(random(4, seed=2))
+    conv.in_blocks = True
+    return conv
+
+
+def exact(conv: Conv1, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    weight, bias = (p.detach().double().requires_grad_() for p in (conv.weight, conv.bias))
+    wide = F.pad(x.double(), (conv.zeros, conv.zeros + conv.more) * 2)
+    out = F.conv2d(wide, weight, bias, conv.stride)
+    return [out.detach(), *torch.autograd.grad(out, (weight, bias), gradient.double())]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"])
+@pytest.mark.parametrize("height", [64, 65, 66, 67])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"kernel": 11, "stride": 4, "more": 3},
+        {"kernel": 11, "stride": 4},
+        {"kernel": 11, "stride": 4, "padding": 2},
+        {"kernel": 11, "stride": 4, "padding": 1},
+        {"kernel": 7, "stride": 2, "padding": 1},
+        {"kernel": 5, "stride": 5, "more": 1},
+    ],
+    ids=str,
+)
+def test_blocks_give_the_convolution_to_the_rounding_of_bf16(
+    geometry: dict[str, int], height: int, layout: torch.memory_format
+) -> None:
+    conv, x = layer(**geometry), random(2, 3, height, 61, seed=3).contiguous(memory_format=layout)
+    with arithmetic(torch.device("cpu"), Precision.bf16):
+        out = conv(x)
+    assert out.dtype == torch.bfloat16
+    gradient = random(*out.shape, seed=4)
+    found = [out.detach(), *torch.autograd.grad(out, (conv.weight, conv.bias), gradient.bfloat16())]
+    for ours, expected in zip(found, exact(conv, x, gradient), strict=True):
+        torch.testing.assert_close(ours.double(), expected, rtol=ROUNDING, atol=1e-9)
+
+
+def test_zeros_fill_the_kernels_and_take_no_part() -> None:
+    """What lies beyond the last pixel that the stride reaches is not read either."""
+    conv, x = layer(kernel=11, stride=4), random(1, 3, 66, 66, seed=3)
+    spoilt = x.clone()
+    spoilt[:, :, 63:], spoilt[:, :, :, 63:] = torch.inf, torch.inf  # 14 positions: pixels 0 to 62
+    with arithmetic(torch.device("cpu"), Precision.bf16):
+        assert conv(x).equal(F.conv2d(x, conv.weight, conv.bias, 4))
+        assert conv(spoilt)[:, :, :13, :13].equal(conv(x)[:, :, :13, :13])
+
+
+@pytest.mark.parametrize(("compile", "precision", "taken"), [
+    (True, Precision.bf16, True),
+    (True, Precision.fp32, False),
+    (False, Precision.bf16, False),
+])  # fmt: skip
+def test_blocks_are_for_bf16_and_can_be_switched_off(
+    compile: bool, precision: Precision, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, calls = tiny_config(), []
+    config.train.compile = compile
+    over_blocks = Conv1._over_blocks
+    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, x: calls.append(1) or over_blocks(self, x))
+    with arithmetic(torch.device("cpu"), precision):
+        build(config, 4)(torch.randn(2, 3, config.crop, config.crop, generator=torch.Generator().manual_seed(0)))
+    assert bool(calls) is taken
+
+
+def test_the_state_is_that_of_a_plain_convolution() -> None:
+    assert {name: value.shape for name, value in Conv1(3, 4, 11, 4, more=3).state_dict().items()} == {
+        "weight": (4, 3, 11, 11),
+        "bias": (4,),
+    }
