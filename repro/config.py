@@ -446,8 +446,8 @@ class TrainConfig:
     precision: Precision = Precision.fp32
     """Arithmetic."""
     compile: bool = True
-    """Fast paths, same result to rounding: LRN by kernels of its own, where the machine can compile them (C++ for
-    CPUs, Triton for GPUs); conv1 over blocks of pixels, on CPUs in bf16."""
+    """Fast paths, same result to rounding: LRN, and the gradient of a ReLU in front of it, by kernels of its own where
+    the machine can compile them (C++ for CPUs, Triton for GPUs); conv1 over blocks of pixels, on CPUs in bf16."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`."""
 

@@ -1,12 +1,14 @@
 """The 2012 network, its relatives, and their parts; one configuration builds any of them."""
 
+import itertools
+
 from repro.config import Config, Net
 from repro.model.alexnet import build_alexnet
 from repro.model.cifar import build_cifar
 from repro.model.conv1 import Conv1
 from repro.model.initialization import initialize
 from repro.model.lrn import LocalResponseNorm
-from repro.model.network import Network
+from repro.model.network import Network, ReLU
 
 __all__ = ["Network", "build"]
 
@@ -19,10 +21,17 @@ def build(config: Config, classes: int) -> Network:
     builder = build_alexnet if config.model.net is Net.alexnet else build_cifar
     network = builder(config.model, classes, config.crop)
     network.checkpoint_activations = config.train.checkpoint_activations
-    for layer in network.modules():
-        if isinstance(layer, LocalResponseNorm):
-            layer.compiled = config.train.compile
-        if isinstance(layer, Conv1):
-            layer.in_blocks = config.train.compile
+    if config.train.compile:
+        _take_fast_paths(network)
     initialize(network, config.model.init)
     return network
+
+
+def _take_fast_paths(network: Network) -> None:
+    for layer, following in itertools.pairwise([*network.features, network.classifier]):
+        if isinstance(layer, Conv1):
+            layer.in_blocks = True
+        if isinstance(layer, LocalResponseNorm):
+            layer.compiled = True
+        if isinstance(layer, ReLU) and isinstance(following, LocalResponseNorm):
+            layer.gradient_follows = following.after_relu = True

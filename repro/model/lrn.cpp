@@ -1,30 +1,61 @@
 // Response normalisation on a CPU, forward and backward, each in one pass over memory: `lrn.py` has the formulas,
 // `lrn_cpu.py` compiles and calls this. Sums are fp32; beta is the paper's 0.75.
 //
-// A tile of the tensor is copied into a buffer in which a neighbour is a fixed distance away and zeros lie beyond the
-// edges, so that every loop runs over plain numbers, whatever the layout and the window.
+// A tile of the tensor is copied into a buffer in which a neighbour is a fixed distance away. Beyond the edges lie
+// zeros; where rows are as short as those of maps side by side, masks take their place. So every loop runs over plain
+// numbers, whatever the layout and the window.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 // What a tile holds at once, so that its buffers stay in the near caches.
 constexpr long POSITIONS = 32;  // of every map of a column, in NCHW
-constexpr long NUMBERS = 2048;  // about, of maps that lie side by side
+constexpr long NUMBERS = 512;   // about, of maps that lie side by side
 constexpr long MAPS = 32;       // of every position, for windows over pixels in channels-last
 
-// 1 / sqrt(d), d > 0, to the last bit or two: a guess from the bits (Lomont 2003), and three of Newton's steps.
-// The processor's own root and division take longer than the memory does.
-inline float inverse_root(float d) {
-    uint32_t bits;
-    std::memcpy(&bits, &d, sizeof bits);
-    bits = 0x5f375a86 - (bits >> 1);
-    float root;
-    std::memcpy(&root, &bits, sizeof root);
-    for (int step = 0; step < 3; step++) root *= 1.5f - 0.5f * d * root * root;
+constexpr float BETA = 0.75f;
+
+// As many numbers at once as a register holds.
+#if defined(__AVX512F__)
+constexpr long LANES = 16;
+#elif defined(__AVX2__)
+constexpr long LANES = 8;
+#else
+constexpr long LANES = 4;
+#endif
+typedef float Lanes __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
+
+template <typename T>
+inline T at(const void* from) {
+    T values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+}
+
+inline Lanes at(const float* from) { return at<Lanes>(from); }
+
+inline void put(float* to, Lanes values) { std::memcpy(to, &values, sizeof values); }
+
+// 1 / sqrt(d), d > 0, to the last bit or two: a guess, and Newton's steps. The processor's own root and division take
+// longer than the memory does.
+inline Lanes inverse_root(Lanes d) {
+#ifdef __AVX512F__
+    constexpr int STEPS = 1;  // the guess is good to 14 bits
+    Lanes root = (Lanes)_mm512_rsqrt14_ps((__m512)d);
+#else
+    constexpr int STEPS = 3;  // a guess from the bits (Lomont 2003)
+    Lanes root = (Lanes)(0x5f375a86 - ((Bits)d >> 1));
+#endif
+    for (int step = 0; step < STEPS; step++) root *= 1.5f - 0.5f * d * root * root;
     return root;
 }
 
@@ -58,10 +89,11 @@ struct Shape {
     long rows, row_stride, pitch;
     long width, n;
     long shifts[2];                         // from a number to its neighbour, along one axis or two; 0: no second
+    long wrap = 0;                          // where neighbours lie in rows of so many without zeros between; 0: nowhere
 
     long blocks() const { return (whole + block - 1) / block; }
     long tiles() const { return outer * blocks(); }
-    long count() const { return lines * line_pitch; }
+    long count() const { return (lines * line_pitch + LANES - 1) / LANES * LANES; }
     long margin() const { return n / 2 * (shifts[0] + shifts[1]); }
 
     Tile tile(long index) const {
@@ -79,13 +111,13 @@ Shape over_maps_apart(long outer, long maps, long positions, long n) {  // NCHW:
             .width = POSITIONS, .n = n, .shifts = {POSITIONS, 0}};
 }
 
-Shape over_maps_side_by_side(long outer, long maps, long n) {  // a row holds the maps of one position, and zeros behind
-    const long pitch = maps + n / 2, rows = std::max(1L, NUMBERS / pitch);
+Shape over_maps_side_by_side(long outer, long maps, long n) {  // a row holds all the maps of some positions
+    const long block = std::max(1L, NUMBERS / maps) * maps;
     return {.outer = 1, .outer_stride = 0,
-            .whole = outer, .block = rows, .block_stride = maps, .cuts_rows = true,
-            .lines = 1, .line_stride = 0, .line_pitch = rows * pitch,
-            .rows = rows, .row_stride = maps, .pitch = pitch,
-            .width = maps, .n = n, .shifts = {1, 0}};
+            .whole = outer * maps, .block = block, .block_stride = 1, .cuts_rows = false,
+            .lines = 1, .line_stride = 0, .line_pitch = block,
+            .rows = 1, .row_stride = 0, .pitch = 0,
+            .width = block, .n = n, .shifts = {1, 0}, .wrap = maps};
 }
 
 Shape over_pixels_apart(long count, long maps, long height, long width, long n) {  // a row holds some maps of a pixel
@@ -126,99 +158,115 @@ void store(const Shape& shape, const Tile& tile, const float* from, T* to) {
         }
 }
 
-// sums[i] = values[i] + values[i + shift] + ..., n terms.
-void add(const float* __restrict__ values, float* __restrict__ sums, long count, long shift, long n) {
-    if (n == 5) {  // the paper's, without the other loop's trips through the buffer
-        const float *one = values + shift, *two = one + shift, *three = two + shift, *four = three + shift;
-        for (long i = 0; i < count; i++) sums[i] = values[i] + one[i] + two[i] + three[i] + four[i];
-        return;
-    }
-    std::copy(values, values + count, sums);
-    for (long j = 1; j < n; j++)
-        for (long i = 0; i < count; i++) sums[i] += values[i + j * shift];
-}
+// The sums over the neighbourhoods of a tile's numbers.
+class Sums {
+    const long n, near, far, count, margin;
+    std::vector<float> values, lines;
+    std::vector<uint32_t> within;  // all bits set where neighbour j of number i lies in the row of number i; or empty
 
-struct Buffers {
-    const Shape& shape;
-    std::vector<float> a, g, values, lines, sums;
-
-    explicit Buffers(const Shape& shape)
-        : shape(shape), a(shape.count()), g(shape.count()), values(shape.count() + 2 * shape.margin()),
-          lines(shape.shifts[1] ? values.size() : 0), sums(shape.count()) {}
-
-    float* inner() { return values.data() + shape.margin(); }  // around it are zeros
-
-    void add_neighbours() {
-        const long n = shape.n, over = shape.shifts[1];
-        if (over == 0) return add(values.data(), sums.data(), shape.count(), shape.shifts[0], n);
-        add(values.data(), lines.data(), shape.count() + n / 2 * 2 * over, shape.shifts[0], n);
-        add(lines.data(), sums.data(), shape.count(), over, n);
+    // They take `n` once more: where the caller has a constant, as for the paper's five, the loop comes apart.
+    Lanes window(const float* first, long shift, long n) const {
+        Lanes sum = at(first);
+        for (long j = 1; j < n; j++) sum += at(first + j * shift);
+        return sum;
     }
 
-    void sum_squares() {
-        const long count = shape.count();
-        const float* __restrict__ from = a.data();
-        float* __restrict__ to = inner();
-        for (long i = 0; i < count; i++) to[i] = from[i] * from[i];
-        add_neighbours();
+    Lanes window_in_row(long i, long n) const {
+        Lanes sum = {};
+        for (long j = 0; j < n; j++) sum += (Lanes)(at<Bits>(&values[i + j]) & at<Bits>(&within[j * count + i]));
+        return sum;
+    }
+
+    Lanes window(const float* first, long shift) const {
+        return n == 5 ? window(first, shift, 5) : window(first, shift, n);
+    }
+
+public:
+    explicit Sums(const Shape& shape)
+        : n(shape.n), near(shape.shifts[0]), far(shape.shifts[1]), count(shape.count()), margin(shape.margin()),
+          values(count + 2 * margin + LANES), lines(far ? values.size() : 0), within(shape.wrap ? n * count : 0) {
+        for (size_t i = 0; i < within.size(); i++) {
+            const long place = long(i) % count % shape.wrap + long(i) / count - n / 2;
+            within[i] = place < 0 || place >= shape.wrap ? 0 : ~0u;
+        }
+    }
+
+    float* numbers() { return values.data() + margin; }  // around them are zeros
+
+    // To be called when the numbers are there: of two axes, adds up along the first.
+    void ready() {
+        if (far == 0) return;
+        for (long i = 0; i < count + n / 2 * 2 * far; i += LANES) put(&lines[i], window(&values[i], near));
+    }
+
+    // Those of the number i and of the next.
+    Lanes from(long i) const {
+        if (!within.empty()) return n == 5 ? window_in_row(i, 5) : window_in_row(i, n);
+        return far ? window(&lines[i], far) : window(&values[i], near);
     }
 };
+
+void square(const std::vector<float>& numbers, float* __restrict__ squares) {
+    for (size_t i = 0; i < numbers.size(); i++) squares[i] = numbers[i] * numbers[i];
+}
 
 template <typename T>
 void forward(const T* x, T* y, const Shape& shape, float k, float alpha) {
 #pragma omp parallel
     {
-        Buffers buffers(shape);
+        std::vector<float> a(shape.count()), b(shape.count());
+        Sums squares(shape);
 #pragma omp for schedule(static)
         for (long index = 0; index < shape.tiles(); index++) {
             const Tile tile = shape.tile(index);
-            load(shape, tile, x, buffers.a.data());
-            buffers.sum_squares();
-            const long count = shape.count();
-            float* __restrict__ a = buffers.a.data();
-            const float* __restrict__ sums = buffers.sums.data();
-            for (long i = 0; i < count; i++) {
-                const float root = inverse_root(k + alpha * sums[i]);
-                a[i] *= root * root * inverse_root(root);
+            load(shape, tile, x, a.data());
+            square(a, squares.numbers());
+            squares.ready();
+            for (size_t i = 0; i < a.size(); i += LANES) {
+                const Lanes root = inverse_root(k + alpha * squares.from(i));
+                put(&b[i], at(&a[i]) * root * root * inverse_root(root));
             }
-            store(shape, tile, a, y);
+            store(shape, tile, b.data(), y);
         }
     }
 }
 
 template <typename T>
-void backward(const T* x, const T* gradient, T* out, const Shape& shape, float k, float alpha) {
+void backward(const T* x, const T* gradient, T* out, const Shape& shape, float k, float alpha, bool after_relu) {
+    const Bits always = Bits{} - !after_relu;
 #pragma omp parallel
     {
-        Buffers buffers(shape);
+        std::vector<float> a(shape.count()), g(shape.count()), scaled(shape.count());
+        Sums squares(shape), weighed(shape);
 #pragma omp for schedule(static)
         for (long index = 0; index < shape.tiles(); index++) {
             const Tile tile = shape.tile(index);
-            load(shape, tile, x, buffers.a.data());
-            load(shape, tile, gradient, buffers.g.data());
-            buffers.sum_squares();
-            const long count = shape.count();
-            const float* __restrict__ a = buffers.a.data();
-            float* __restrict__ g = buffers.g.data();
-            float* __restrict__ weighed = buffers.inner();
-            const float* __restrict__ sums = buffers.sums.data();
-            for (long i = 0; i < count; i++) {
-                const float root = inverse_root(k + alpha * sums[i]);
-                g[i] *= root * root * inverse_root(root);
-                weighed[i] = g[i] * a[i] * root * root;
+            load(shape, tile, x, a.data());
+            load(shape, tile, gradient, g.data());
+            square(a, squares.numbers());
+            squares.ready();
+            for (size_t i = 0; i < a.size(); i += LANES) {
+                const Lanes root = inverse_root(k + alpha * squares.from(i));
+                const Lanes less = at(&g[i]) * root * root * inverse_root(root);
+                put(&scaled[i], less);
+                put(weighed.numbers() + i, less * at(&a[i]) * root * root);
             }
-            buffers.add_neighbours();
-            for (long i = 0; i < count; i++) g[i] -= 2 * 0.75f * alpha * a[i] * sums[i];
-            store(shape, tile, g, out);
+            weighed.ready();
+            for (size_t i = 0; i < a.size(); i += LANES) {
+                const Lanes x = at(&a[i]), passed = at(&scaled[i]) - 2 * BETA * alpha * x * weighed.from(i);
+                put(&scaled[i], (Lanes)((Bits)passed & (always | ~(Bits)(x <= 0))));
+            }
+            store(shape, tile, scaled.data(), out);
         }
     }
 }
 
 }  // namespace
 
-// (N, C, H, W); a window runs over `maps` = C / columns, or over the pixels of one map
+// (N, C, H, W); a window runs over `maps` = C / columns, or over the pixels of one map. After ReLU no gradient goes to
+// numbers that are not positive.
 struct Window {
-    long count, columns, maps, height, width, n, pixels, channels_last;
+    long count, columns, maps, height, width, n, pixels, channels_last, after_relu;
     float k, alpha;
 
     Shape shape() const {
@@ -238,9 +286,9 @@ void forward_bfloat16(const Window* window, const BFloat16* x, BFloat16* y) {
     forward(x, y, window->shape(), window->k, window->alpha);
 }
 void backward_float32(const Window* window, const float* x, const float* gradient, float* out) {
-    backward(x, gradient, out, window->shape(), window->k, window->alpha);
+    backward(x, gradient, out, window->shape(), window->k, window->alpha, window->after_relu);
 }
 void backward_bfloat16(const Window* window, const BFloat16* x, const BFloat16* gradient, BFloat16* out) {
-    backward(x, gradient, out, window->shape(), window->k, window->alpha);
+    backward(x, gradient, out, window->shape(), window->k, window->alpha, window->after_relu);
 }
 }

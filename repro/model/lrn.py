@@ -100,7 +100,8 @@ class _LocalResponseNorm(torch.autograd.Function):
             d = layer.denominator(wide)
             scaled = _wide(gradients[0]) * _power(d, layer.beta)
             neighbours = layer.sum(scaled * wide / d, 2 * layer.alpha * layer.beta)
-            return (scaled - wide * neighbours).to(x.dtype), None
+            gradient = (scaled - wide * neighbours).to(x.dtype)
+            return gradient.masked_fill_(x <= 0, 0) if layer.after_relu else gradient, None
 
 
 class LocalResponseNorm(nn.Module):
@@ -113,6 +114,8 @@ class LocalResponseNorm(nn.Module):
         self.columns, self.pixels = columns, pixels
         self.compiled = False
         """Whether kernels are used, where there are some for the input."""
+        self.after_relu = False
+        """Whether the gradient accounts for a ReLU in front too, see `network.ReLU`."""
 
     def sum(self, x: Tensor, scale: float) -> Tensor:
         """`scale` times the sum of (N, C, H, W) over each neighbourhood."""

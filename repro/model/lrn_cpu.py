@@ -49,7 +49,7 @@ class _Window(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_long) for name in ("count", "columns", "maps", "height", "width")),
-        *((name, ctypes.c_long) for name in ("n", "pixels", "channels_last")),
+        *((name, ctypes.c_long) for name in ("n", "pixels", "channels_last", "after_relu")),
         *((name, ctypes.c_float) for name in ("k", "alpha")),
     )
 
@@ -61,7 +61,7 @@ def _call(name: str, layer: "LocalResponseNorm", *tensors: Tensor) -> Tensor:
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     window = _Window(
         *(count, columns, maps // columns, height, width),
-        *(layer.n, layer.pixels, channels_last, layer.k, layer.alpha),
+        *(layer.n, layer.pixels, channels_last, layer.after_relu, layer.k, layer.alpha),
     )
     addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (*tensors, out))
     getattr(_library(), f"{name}_{_NAMES[x.dtype]}")(ctypes.byref(window), *addresses)

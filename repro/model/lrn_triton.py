@@ -38,7 +38,7 @@ def backward(layer: "LocalResponseNorm", x: Tensor, gradient: Tensor) -> Tensor:
     """The input's gradient (N, C, H, W) from that of the output, both laid out alike."""
     out = torch.empty_like(x)
     grid, sizes, blocks = _tiles(layer, x)
-    _backward[grid](x, gradient, out, *sizes, layer.k, layer.alpha, **blocks)
+    _backward[grid](x, gradient, out, *sizes, layer.k, layer.alpha, after_relu=layer.after_relu, **blocks)
     return out
 
 
@@ -98,7 +98,7 @@ def _forward(  # type: ignore[no-untyped-def]
 @triton.jit
 def _backward(  # type: ignore[no-untyped-def]
     x, gradient, out, places, positions, maps, k, alpha,
-    half: tl.constexpr, block_places: tl.constexpr, block_maps: tl.constexpr,
+    after_relu: tl.constexpr, half: tl.constexpr, block_places: tl.constexpr, block_maps: tl.constexpr,
 ):  # fmt: skip
     begin, there = _place(places, positions, maps, block_places)
     channel = tl.arange(0, block_maps)[None, :]
@@ -114,4 +114,6 @@ def _backward(  # type: ignore[no-untyped-def]
             root = _inverse_root(x, begin, there, channel, positions, maps, k, alpha, shift, half)
             neighbours += g_near * a_near * root * root * root * tl.sqrt(root)
     result = scaled - 2 * 0.75 * alpha * a * neighbours
+    if after_relu:
+        result = tl.where(a <= 0, 0.0, result)
     tl.store(out + begin + channel * positions, result.to(out.dtype.element_ty), there & (channel < maps))

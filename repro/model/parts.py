@@ -5,7 +5,7 @@ from torch import nn
 from repro.config import Activation, DropoutConfig, DropoutKind, ModelConfig, Normalization, Order, PoolConfig, Pooling
 from repro.errors import UserError
 from repro.model import lrn
-from repro.model.network import Dropout
+from repro.model.network import Dropout, ReLU
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.sigmoid: nn.Sigmoid,
@@ -18,7 +18,7 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 def activation(config: ModelConfig) -> nn.Module:
     """The output function of a hidden layer, section 3.1."""
     if config.activation is Activation.relu:
-        return nn.ReLU(inplace=True)  # no layer needs what it was given: one pass over memory less
+        return ReLU()
     return _ACTIVATIONS[config.activation]()
 
 

@@ -24,8 +24,12 @@ worst = {}
 layouts = (torch.contiguous_format, torch.channels_last)
 cases = [(2, 12, 3, 5), 5, 2], [(1, 6, 7, 3), 5, 1], [(3, 24, 2, 2), 3, 2], [(1, 20, 2, 3), 9, 1], [(1, 4, 1, 1), 1, 2]
 for layout, (shape, n, columns), dtype in itertools.product(layouts, cases, lrn_triton.TYPES):
+    after_relu = layout is torch.channels_last
     x, g = (random(shape, seed).to(dtype).contiguous(memory_format=layout) for seed in (1, 2))
     layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
+    layer.after_relu = after_relu
+    if after_relu:
+        x.relu_()
     leaf = x.double().requires_grad_()
     exact = layer(leaf)
     exact_gradient, = torch.autograd.grad(exact, leaf, g.double())

@@ -1,8 +1,14 @@
 """The layers that PyTorch lacks."""
 
+import pytest
 import torch
+from torch import nn
 
-from repro.model.network import ColumnLinear, Dropout
+from repro.config import Config, Order
+from repro.model import build
+from repro.model.lrn import LocalResponseNorm
+from repro.model.network import ColumnLinear, Dropout, ReLU
+from tests.tiny import tiny_config
 
 
 def test_dropout_in_training_masks_without_rescaling() -> None:
@@ -42,3 +48,44 @@ def test_column_linear_is_one_linear_layer_a_column() -> None:
     x = torch.randn(3, 6, generator=generator, dtype=torch.float64)
     halves = [x[:, 3 * half : 3 * half + 3] @ layer.weight[half].T for half in (0, 1)]
     torch.testing.assert_close(layer(x), torch.cat(halves, 1) + layer.bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])  # the last has no kernels
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_norm_behind_a_relu_makes_the_gradient_of_both(dtype: torch.dtype, columns: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = ((torch.randn(3, 12, 5, 7, generator=generator) * 50).to(dtype) for _ in range(2))
+    relu, norm = ReLU(), LocalResponseNorm(5, 1e-3, 0.75, 2.0, columns)
+    relu.gradient_follows = norm.after_relu = norm.compiled = True
+    leaf = x.clone().requires_grad_()
+    out = norm(relu(leaf * 1))
+    exact_leaf = x.double().requires_grad_()
+    exact = LocalResponseNorm(5, 1e-3, 0.75, 2.0, columns)(exact_leaf.relu())
+    (found,), (expected,) = torch.autograd.grad(out, leaf, g), torch.autograd.grad(exact, exact_leaf, g.double())
+    rounding = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(out.double(), exact, rtol=rounding, atol=1e-4)
+    torch.testing.assert_close(found.double(), expected, rtol=rounding, atol=1e-4)
+    assert (found[x <= 0] == 0).all()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_relu_leaves_its_gradient_to_a_norm_right_behind_it(fast: bool) -> None:
+    def left(config: Config) -> set[str]:
+        stages = build(config, 4).features.named_children()
+        return {name for name, layer in stages if getattr(layer, "gradient_follows", False)}
+
+    config = tiny_config()
+    config.train.compile = fast
+    assert left(config) == ({"relu1", "relu2"} if fast else set())
+    config.model.order1 = Order.lrn_relu_pool
+    assert left(config) == ({"relu2"} if fast else set())
+
+
+def test_a_relu_that_leaves_its_gradient_still_shows_what_it_does() -> None:
+    relu, x = ReLU(), torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    relu.gradient_follows = True
+    leaf = x.clone().requires_grad_()
+    out = relu(leaf * 1)
+    assert out.equal(x.relu())
+    assert torch.autograd.grad(out.sum(), leaf)[0].equal(torch.ones_like(x))
+    assert isinstance(relu, nn.ReLU)
