@@ -2,7 +2,8 @@
 
 Runs warm training steps under torch.profiler and prints them by layer and phase and by kernel: time, operations,
 bytes, and how near they come to what the device can do, which is measured first. With several ablations it prints
-what each costs over the first. The images are random pixels, so none are needed. Any key of `repro.run` can follow.
+what each costs over the first; they take turns, so that a busy machine slows all alike. The images are random pixels,
+so none are needed. Any key of `repro.run` can follow.
 
 Tables and a roofline picture go to results/profiles/; traces, for Perfetto (ui.perfetto.dev) and for
 `tensorboard --logdir` with torch-tb-profiler (pip install 'alexnet-repro[profile]'), to results/raw/profiles/.
@@ -79,16 +80,23 @@ def arms(words: list[str]) -> list[Arm]:
 
 
 def profile(arms: list[Arm], steps: int) -> None:
-    """Profiles each arm, prints and files its tables, and those of its difference from the first.
+    """Profiles the arms in turn, prints and files their tables, and those of each one's difference from the first.
 
     Raises UserError or RunFailure where the results cannot be written.
     """
+    from repro.profiling.steps import profile_steps
     from repro.profiling.terminal import make_console
 
     stand, console = _stand(arms[0].config), make_console()
-    tables = [_profile_one(arm, steps, stand, console) for arm in arms]
+    subjects = [(arm.config, _trace(arm, stand)) for arm in arms]
+    found = profile_steps(subjects, stand.device, steps)
+    tables = [_report(arm, profiled, stand, console) for arm, profiled in zip(arms, found, strict=True)]
     for arm, other in zip(arms[1:], tables[1:], strict=True):
         _compare(arm, other, arms[0], tables[0], stand, console)
+
+
+def _trace(arm: Arm, stand: Stand) -> Path:
+    return stand.traces / arm.name / f"{arm.ablation}.pt.trace.json.gz"
 
 
 def _stand(config: Config) -> Stand:
@@ -107,14 +115,12 @@ def _stand(config: Config) -> Stand:
     return Stand(device, machine, ceilings, results / "profiles" / name, results / "raw" / "profiles" / name)
 
 
-def _profile_one(arm: Arm, steps: int, stand: Stand, console: "Console") -> Tables:
+def _report(arm: Arm, profiled: "Profiled", stand: Stand, console: "Console") -> Tables:
     from repro.profiling import roofline
     from repro.profiling.breakdown import kernel_table, layer_table
-    from repro.profiling.steps import profile_steps
     from repro.profiling.terminal import step_table
 
-    folder, trace = stand.tables / arm.name, stand.traces / arm.name / f"{arm.ablation}.pt.trace.json.gz"
-    profiled = profile_steps(arm.config, stand.device, steps, trace)
+    folder = stand.tables / arm.name
     tables = {"layers": layer_table(profiled, stand.ceilings), "kernels": kernel_table(profiled, stand.ceilings)}
     summary = _summary(arm, profiled, stand)
     _write_tables(folder, tables)
@@ -123,7 +129,7 @@ def _profile_one(arm: Arm, steps: int, stand: Stand, console: "Console") -> Tabl
     for kind, table in tables.items():
         console.print(step_table(table, f"{arm.ablation}: one step by {_ROW[kind]}"))
     console.print(_words(summary), markup=False)
-    console.print(f"Tables: {folder}\nTrace: {trace}\n", markup=False, soft_wrap=True)
+    console.print(f"Tables: {folder}\nTrace: {_trace(arm, stand)}\n", markup=False, soft_wrap=True)
     return tables
 
 

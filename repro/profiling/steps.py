@@ -1,7 +1,7 @@
 """A few warm training steps under torch.profiler, taken apart by layer, phase and kernel."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,6 +23,8 @@ from repro.train.precision import set_precision
 from repro.train.step import Tally, TrainingStep
 
 WARM_UP = 3
+TURNS = 5
+"""So often each of several configurations is looked at for a few steps: a drift of the machine meets all alike."""
 LEARNING_RATE = 1e-9
 """Noise teaches nothing, and weights that grow without bound are not what a run has; 0 would freeze the layers."""
 
@@ -34,45 +36,70 @@ class Profiled:
     layers: tuple[str, ...]
     work: LayerWork
     """Of one step."""
-    spans: list[list[Span]]
+    spans: list[list[Span]] = field(default_factory=list)
     """Of each step."""
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
     """Of each step; it ends when the device has done it."""
-    bare_seconds: list[float]
-    """Of as many steps before, without the profiler."""
+    bare_seconds: list[float] = field(default_factory=list)
+    """Of as many steps, each turn's before the profiled ones, without the profiler."""
 
 
-def profile_steps(config: Config, device: torch.device, steps: int, trace: Path) -> Profiled:
-    """Profiles training steps on random pixels; writes their Chrome trace to `trace`, `*.pt.trace.json.gz`."""
-    set_precision(config.train.precision)
+def profile_steps(subjects: Sequence[tuple[Config, Path]], device: torch.device, steps: int) -> list[Profiled]:
+    """Profiles training steps of configurations in turn, on random pixels.
+
+    Writes the Chrome trace of each one's last turn to its path, `*.pt.trace.json.gz`.
+    """
     memory.keep_freed(device)
-    torch.manual_seed(config.seed)
-    data = random_store(config, batches=WARM_UP + 1 + steps + 1 + steps)
-    network = build(config, len(data.classes)).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(network, config.optimizer)
-    for group in optimizer.param_groups:
-        group["lr"] = LEARNING_RATE * group["lr_factor"]
-    train, tally = TrainingStep(config, network, optimizer, device), Tally.on(device)
-    batches = training_batches(config, data.train, Pixels(config, data, device), epoch=0)
+    turns = min(TURNS, steps) if len(subjects) > 1 else 1
+    prepared = [_Subject(config, device, steps, turns) for config, _ in subjects]
+    for turn in range(turns):
+        share = steps // turns + (turn < steps % turns)
+        for index in range(len(subjects))[:: -1 if turn % 2 else 1]:
+            profiler = prepared[index].watch(share)
+            if turn == turns - 1:
+                _write_trace(profiler, subjects[index][1])
+    return [subject.found for subject in prepared]
 
-    def step() -> torch.Tensor:
+
+class _Subject:
+    """A configuration's network and images, and what was found of its steps."""
+
+    def __init__(self, config: Config, device: torch.device, steps: int, turns: int) -> None:
+        self.precision, self.device = config.train.precision, device
+        torch.manual_seed(config.seed)
+        data = random_store(config, batches=WARM_UP + 1 + 2 * (steps + turns))
+        self.network = build(config, len(data.classes)).to(device).to(memory_format=torch.channels_last).train()
+        optimizer = make_optimizer(self.network, config.optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * group["lr_factor"]
+        self.train, self.tally = TrainingStep(config, self.network, optimizer, device), Tally.on(device)
+        self.batches = training_batches(config, data.train, Pixels(config, data, device), epoch=0)
+        set_precision(self.precision)
+        for _ in range(WARM_UP):
+            self.step()
+        with layer_work(self.network) as work, CountOperators() as operators:
+            work[INPUT, INPUT] = input_work(self.step())
+        work[UPDATE, UPDATE] = update_work(optimizer)
+        names = layers(self.network)
+        self.attribution, self.found = Attribution(names, operators.calls, work), Profiled(tuple(names), work)
+
+    def step(self) -> torch.Tensor:
+        """One step; its images."""
         with record_function(INPUT):
-            images, labels = next(batches)
-        train(images, labels, tally)
+            images, labels = next(self.batches)
+        self.train(images, labels, self.tally)
         return images
 
-    for _ in range(WARM_UP):
-        step()
-    with layer_work(network) as work, CountOperators() as operators:
-        work[INPUT, INPUT] = input_work(step())
-    work[UPDATE, UPDATE] = update_work(optimizer)
-    bare = [seconds(step, 1, device) for _ in range(steps)]
-    with named_ranges(network):
-        profiler, watched = _watch(step, steps, device)
-    _write_trace(profiler, trace)
-    names = layers(network)
-    spans = Attribution(names, operators.calls, work).spans(profiler.events() or [])
-    return Profiled(tuple(names), work, spans, watched, bare)
+    def watch(self, steps: int) -> profile:
+        """So many steps without the profiler and as many with it, after one for the caches, which others have used."""
+        set_precision(self.precision)
+        self.step()
+        self.found.bare_seconds.extend(seconds(self.step, 1, self.device) for _ in range(steps))
+        with named_ranges(self.network):
+            profiler, watched = _watch(self.step, steps, self.device)
+        self.found.seconds.extend(watched)
+        self.found.spans.extend(self.attribution.spans(profiler.events() or []))
+        return profiler
 
 
 def _watch(step: Callable[[], object], steps: int, device: torch.device) -> tuple[profile, list[float]]:

@@ -19,6 +19,7 @@ from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure
 from repro.speed import peers, photos, steps
 from repro.speed.sidebyside import Measured, in_turn, rate
+from repro.train.memory import give_back
 
 IMAGES = {"train": 256, "val": 4}
 REPEATS = 32
@@ -74,13 +75,14 @@ def configuration(folder: Path, kind: str = "raw") -> Config:
 
 
 def growth(config: Config, device: torch.device, epochs: int) -> float:
-    """MiB of memory taken between the ends of the second and the last epoch of reading batches."""
+    """MiB by which memory in use grows between the ends of the second and the last epoch of reading batches."""
     data = open_data(config.data)
     pixels = Pixels(config, data, device)
     taken = []
     for epoch in range(epochs):
         for _ in training_batches(config, data.train, pixels, epoch):
             pass
+        give_back()  # what is kept, but free, depends on the threads' luck
         taken.append(own_mib())
     return taken[-1] - taken[1]
 

@@ -22,12 +22,17 @@ def keep_freed(device: torch.device) -> None:
         _glibc("mallopt", _TRIM_THRESHOLD, -1)
 
 
+def give_back() -> None:
+    """Returns to the system what `keep_freed` has kept."""
+    _glibc("malloc_trim", 0)
+
+
 def reset_peak(device: torch.device) -> None:
     """Starts measuring anew, so that one run of a sweep does not inherit the peak of the last."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    _glibc("malloc_trim", 0)  # gives back what `keep_freed` has kept
+    give_back()
     try:
         _CLEAR.write_text("5")  # Linux: resets the high-water mark, proc(5)
     except OSError:
