@@ -55,7 +55,7 @@ def draw(layers: "pd.DataFrame", ceilings: Ceilings, title: str, path: Path) -> 
     for axis, phases in zip(axes, ([FORWARD], [BACKWARD, UPDATE]), strict=True):
         _panel(axis, points[points["phase"].isin(phases)], " and ".join(phases))
     lowest = min(points["intensity"].min() / 2, 0.1)
-    highest = max(points["intensity"].max() * 2, 4 * ceilings.flops / ceilings.bandwidth)
+    highest = max(points["intensity"].max() * 6, 4 * ceilings.flops / ceilings.bandwidth)
     for axis in axes:
         _ceilings(axis, ceilings, lowest, highest)
     figure.suptitle(
