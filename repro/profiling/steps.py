@@ -20,7 +20,8 @@ from repro.profiling.work import LayerWork, input_work, layer_work, update_work
 from repro.train import memory
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import set_precision
-from repro.train.step import Tally, TrainingStep
+from repro.train.step import TrainingStep
+from repro.train.tally import Tally
 
 WARM_UP = 3
 TURNS = 5

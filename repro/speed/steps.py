@@ -15,7 +15,8 @@ from repro.train import memory
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import set_precision
 from repro.train.schedule import Schedule
-from repro.train.step import Tally, TrainingStep
+from repro.train.step import TrainingStep
+from repro.train.tally import Tally
 
 CLASSES = 1000
 BATCH = {"cpu": 64, "cuda": 128}

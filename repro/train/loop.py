@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,11 @@ from repro.train import checkpoint
 from repro.train.evaluation import Evaluation, evaluate
 from repro.train.optimizer import make_optimizer
 from repro.train.schedule import Schedule
-from repro.train.step import Tally, TrainingStep
+from repro.train.step import TrainingStep
+from repro.train.tally import Look, Tally
 
 REPORT_STEPS = 10
-"""Steps between two looks at the loss; each look waits for the device."""
+"""Steps between two looks at the loss."""
 NOT_MOVED = 0.01
 """A validation loss this near ln(classes), as a share of it, has not moved."""
 NOT_FINITE = "loss not finite"
@@ -97,26 +99,34 @@ class Training:
     def _epoch(self, epoch: int) -> tuple[Tally, list[str]]:
         self.network.train()
         tally, events = Tally.on(self.device), []
+        looks: deque[tuple[int, Look]] = deque()  # at steps that the device may not have done yet
         start = time.perf_counter()
         for step, (images, labels) in enumerate(training_batches(self.config, self.train_split, self.pixels, epoch)):
             done = epoch * self.steps + step
             events += self.schedule.events(done)
             self.schedule.set_rates(self.optimizer.param_groups, done)
             self.step(images, labels, tally)
-            if step % REPORT_STEPS == REPORT_STEPS - 1 or step == self.steps - 1:
-                loss, error = tally.means()
+            last = step == self.steps - 1
+            if last or step % REPORT_STEPS == REPORT_STEPS - 1:
+                looks.append((step, tally.look()))
+            while looks and (last or looks[0][1].ready):
                 tally.seconds = time.perf_counter() - start
-                self.on_progress(Progress(epoch, step, self.steps, loss, error, tally.images / tally.seconds))
-                if not math.isfinite(loss):
+                if not self._report(epoch, *looks.popleft(), tally.seconds):
                     self.diverged = True
                     return tally, [*events, NOT_FINITE]
         return tally, events
+
+    def _report(self, epoch: int, step: int, look: Look, seconds: float) -> bool:
+        """Tells how far the epoch is; whether the loss is finite."""
+        loss, error = look.means()
+        self.on_progress(Progress(epoch, step, self.steps, loss, error, look.images / seconds))
+        return math.isfinite(loss)
 
     def _evaluate(self, split: Split) -> Evaluation:
         return evaluate(self.network, split, self.pixels, self.config.train)
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
-        loss, error = tally.means()
+        loss, error = tally.look().means()
         classes = len(self.data.classes)
         row: dict[str, Any] = {
             "epoch": epoch + 1,

@@ -12,25 +12,7 @@ from repro.errors import RunFailure
 from repro.model import Network
 from repro.model.network import Dropout
 from repro.train.precision import arithmetic
-
-
-@dataclass
-class Tally:
-    """Sums over an epoch's batches; they stay on the device until they are looked at."""
-
-    loss: Tensor
-    wrong: Tensor
-    images: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def on(cls, device: torch.device) -> "Tally":
-        """An empty one."""
-        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
-
-    def means(self) -> tuple[float, float]:
-        """Mean loss in nats and top-1 error in %."""
-        return self.loss.item() / self.images, 100 * self.wrong.item() / self.images
+from repro.train.tally import Tally
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,52 @@
+"""Loss and error of an epoch: sums that stay on the device, and looks at them that do not wait for it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """The sums after so many images, on their way to the host."""
+
+    sums: Tensor
+    """(2,): loss in nats, and wrong answers; to be read when the copy has been made."""
+    images: int
+    copied: torch.cuda.Event | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the device has come so far."""
+        return self.copied is None or self.copied.query()
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss in nats and top-1 error in %; waits where it must."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        loss, wrong = self.sums.tolist()
+        return loss / self.images, 100 * wrong / self.images
+
+
+@dataclass
+class Tally:
+    """Sums over an epoch's batches."""
+
+    loss: Tensor
+    wrong: Tensor
+    images: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Tally":
+        """An empty one."""
+        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
+
+    def look(self) -> Look:
+        """Asks for the sums as they stand now."""
+        sums = torch.stack((self.loss, self.wrong.double()))
+        if not sums.is_cuda:
+            return Look(sums, self.images, None)
+        there, copied = sums.to("cpu", non_blocking=True), torch.cuda.Event()
+        copied.record()
+        return Look(there, self.images, copied)

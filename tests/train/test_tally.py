@@ -1,0 +1,73 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro.train import loop
+from repro.train.loop import Progress
+from repro.train.tally import Look, Tally
+from tests.tiny import make_training, tiny_config, tiny_data
+
+
+def test_a_look_keeps_what_the_sums_were() -> None:
+    tally = Tally.on(torch.device("cpu"))
+    tally.loss += 6.0
+    tally.wrong += 1
+    tally.images = 4
+    look = tally.look()
+    tally.loss += math.nan
+    tally.images = 8
+    assert look.ready
+    assert look.means() == (1.5, 25.0)
+
+
+class Slow:
+    """An event of a device that lags two questions behind."""
+
+    asked = 0
+
+    def query(self) -> bool:
+        self.asked += 1
+        return self.asked > 2
+
+    def synchronize(self) -> None:
+        self.asked = 3
+
+
+@pytest.mark.parametrize("lr", [0.01, 1e38])
+def test_a_device_that_lags_is_not_waited_for_until_the_epoch_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lr: float
+) -> None:
+    monkeypatch.setattr(loop, "REPORT_STEPS", 1)
+    monkeypatch.setattr(Tally, "look", lambda self: Look(torch.stack((self.loss, self.wrong)), self.images, Slow()))
+    config, seen, when = tiny_config(), list[Progress](), list[int]()
+    config.train.epochs, config.optimizer.lr = 1, lr
+    training = make_training(config, tmp_path, tiny_data(42 + 32), on_progress=seen.append)
+    step = training.step
+
+    def counting(*batch: object) -> None:
+        when.append(len(seen))
+        step(*batch)  # type: ignore[arg-type]
+
+    training.step = counting  # type: ignore[assignment]
+    training.run()
+    assert when == [0, 0, 0, 1, 1][: len(when)]  # the first step is told of after the third, the others at the end
+    told = len([progress for progress in seen if math.isfinite(progress.loss)])
+    assert [progress.step for progress in seen] == list(range(5 if lr < 1 else told + 1))
+    assert training.diverged is (lr > 1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_a_look_waits_for_nothing() -> None:
+    tally = Tally.on(torch.device("cuda"))
+    tally.images = 1
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        look = tally.look()
+        assert look.ready in (True, False)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert look.means() == (0.0, 0.0)
