@@ -15,8 +15,7 @@ from PIL import Image
 from repro import run
 from repro.command import exit_code
 from repro.config import Config
-from repro.data.statistics import measure
-from repro.data.store import ImageData, Split
+from repro.data.store import ImageData, Split, in_memory
 from repro.model import build
 from repro.record import Record, find
 from repro.train.loop import Training
@@ -64,6 +63,14 @@ def tiny_config() -> Config:
     return config
 
 
+def cut_config(size: int, crop: int, batch: int) -> Config:
+    """Four epochs of crops of so many pixels, for what reads images and trains nothing."""
+    config = Config()
+    config.data.image_size, config.data.crop = size, crop
+    config.train.epochs, config.train.batch_size = 4, batch
+    return config
+
+
 def tiny_data(train: int = 40, val: int = 12, classes: int = 4, size: int = SIZE) -> ImageData:
     """Noisy images whose colour tells the class."""
     generator = np.random.default_rng(0)
@@ -74,19 +81,7 @@ def tiny_data(train: int = 40, val: int = 12, classes: int = 4, size: int = SIZE
         noise = generator.normal(0, 30, (count, size, size, 3))
         return Split(np.clip(colors[labels] + noise, 0, 255).astype(np.uint8), labels)
 
-    images = split(train)
-    statistics = measure(images.images)
-    return ImageData(
-        train=images,
-        val=split(val),
-        classes=tuple(f"class_{number}" for number in range(classes)),
-        mean=statistics.mean,
-        pca_deviations=statistics.pca_deviations,
-        pca_vectors=statistics.pca_vectors,
-        channel_std=statistics.channel_std,
-        content_hash="beef",
-        skipped=(),
-    )
+    return in_memory(split(train), split(val), classes, content_hash="beef")
 
 
 def make_training(config: Config, folder: Path, data: ImageData | None = None, **callbacks: Any) -> Training:

@@ -17,6 +17,7 @@ from repro.data.pack import FORMAT, META, array_names, checksum, digest, disk_er
 from repro.data.place import choose_place
 from repro.data.sources import Listing, bad_files, list_images
 from repro.data.squares import Squares, as_squares
+from repro.data.statistics import measure
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
 
@@ -56,6 +57,18 @@ class ImageData:
     channel_std: np.ndarray
     content_hash: str
     skipped: tuple[str, ...]
+
+
+def in_memory(train: Split, val: Split, classes: int, content_hash: str) -> ImageData:
+    """A data set that no store keeps; its statistics are of all the images that `train` draws on."""
+    return ImageData(
+        train=train,
+        val=val,
+        classes=tuple(f"class_{number}" for number in range(classes)),
+        **vars(measure(train.images)),
+        content_hash=content_hash,
+        skipped=(),
+    )
 
 
 class _Unusable(Exception):

@@ -17,7 +17,7 @@ from repro import experiments
 from repro.config import Config, Precision
 from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
-from repro.data.store import ImageData, Split
+from repro.data.store import Split, in_memory
 from repro.model import build
 from repro.speed import peers, startup, steps
 from repro.speed.lrn import both_ways
@@ -95,9 +95,7 @@ def test_packed_store(benchmark_images: Measure, config: Config) -> None:
     rng = np.random.default_rng(0)
     side = config.data.image_size
     split = Split(rng.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8), rng.integers(0, CLASSES, BATCH))
-    mean = np.full((side, side, 3), 127, np.float32)
-    classes = tuple(map(str, range(CLASSES)))
-    data = ImageData(split, split, classes, mean, np.array([120.0, 30, 20]), np.eye(3), np.full(3, 60.0), "noise", ())
+    data = in_memory(split, split, CLASSES, "noise")
     pixels = Pixels(config, data, CPU)
 
     def batch() -> Tensor:

@@ -17,7 +17,7 @@ from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_wi
 from repro.data.batches import epoch_seed, training_batches
 from repro.data.resident import on_gpu, resident
 from repro.data.store import ImageData
-from tests.tiny import tiny_data
+from tests.tiny import cut_config, tiny_data
 
 IMAGES, SIDE, CROP = 150, 20, 16
 CPU = torch.device("cpu")
@@ -30,10 +30,7 @@ def data() -> ImageData:
 
 @pytest.fixture
 def config() -> Config:
-    config = Config()
-    config.data.image_size, config.data.crop = SIDE, CROP
-    config.train.epochs, config.train.batch_size = 4, 40
-    return config
+    return cut_config(SIDE, CROP, batch=40)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from repro.config import ColorNoise, Config
 from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, fixed_batches, held_out, training_batches
 from repro.data.store import ImageData, Split
-from tests.tiny import tiny_data
+from tests.tiny import cut_config, tiny_data
 
 IMAGES, SIDE, CROP = 42, 6, 4
 
@@ -26,10 +26,7 @@ def data() -> ImageData:
 
 @pytest.fixture
 def config() -> Config:
-    config = Config()
-    config.data.image_size, config.data.crop = SIDE, CROP
-    config.train.epochs, config.train.batch_size = 4, 16
-    return config
+    return cut_config(SIDE, CROP, batch=16)
 
 
 def epoch_of(config: Config, data: ImageData, epoch: int = 0) -> list[tuple[Tensor, Tensor]]:
