@@ -28,10 +28,11 @@ def build(config: Config, classes: int) -> Network:
 
 
 def _take_fast_paths(network: Network) -> None:
-    for layer, following in itertools.pairwise([*network.features, network.classifier]):
+    for layer in network.features:
         if isinstance(layer, Conv1):
             layer.in_blocks = True
-        if isinstance(layer, LocalResponseNorm):
+        elif isinstance(layer, LocalResponseNorm):
             layer.compiled = True
+    for layer, following in itertools.pairwise(network.features):
         if isinstance(layer, ReLU) and isinstance(following, LocalResponseNorm):
             layer.gradient_follows = following.after_relu = True
