@@ -16,7 +16,10 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Machine:
-    """`device` is the model of the processor that computed; `cores` are the host's, `threads` those torch used."""
+    """`device` is the model of the processor that computed; `cores` are the host's, `threads` those torch used.
+
+    `processes` shared the run, with a device or as many threads each.
+    """
 
     device: str
     device_type: str
@@ -26,6 +29,7 @@ class Machine:
     torch: str
     cuda: str | None
     python: str
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Code:
     version: str | None
 
 
-def capture_machine(device: str) -> Machine:
-    """What `device` (`cpu`, `cuda`, `cuda:N`) is, and the software under it."""
+def capture_machine(device: str, processes: int = 1) -> Machine:
+    """What `device` (`cpu`, `cuda`, `cuda:N`) of each of the processes is, and the software under it."""
     import torch
 
     kind = torch.device(device).type
@@ -51,6 +55,7 @@ def capture_machine(device: str) -> Machine:
         torch=torch.__version__,
         cuda=torch.version.cuda if kind == "cuda" else None,
         python=platform.python_version(),
+        processes=processes,
     )
 
 

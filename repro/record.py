@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from types import UnionType
@@ -76,7 +76,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Cost:
-    """Minutes and images/s of training, peak memory in MiB, parameters, multiply-adds of one image."""
+    """Minutes and images/s of training, peak memory of one process in MiB, parameters, multiply-adds of one image."""
 
     minutes: float
     images_per_second: float | None
@@ -316,11 +316,12 @@ def _build(kind: Any, plain: Any, name: str) -> Any:
             raise ValueError(f"{name} is {plain!r}")
         return plain
     hints = get_type_hints(kind)
-    names = {item.name for item in fields(kind)} - {"folder"}
+    names = {item.name: item.default is MISSING for item in fields(kind) if item.name != "folder"}
     keys = set(plain) if isinstance(plain, dict) else set()
-    if keys != names:
-        raise ValueError(f"{name} has wrong or missing keys: {', '.join(sorted(keys ^ names))}")
-    return kind(**{key: _build(hints[key], plain[key], key) for key in names})  # type: ignore[operator]
+    wrong = (keys - set(names)) | {key for key, needed in names.items() if needed and key not in keys}
+    if wrong:
+        raise ValueError(f"{name} has wrong or missing keys: {', '.join(sorted(wrong))}")
+    return kind(**{key: _build(hints[key], plain[key], key) for key in keys})  # type: ignore[operator]
 
 
 def _fits(value: Any, kind: Any) -> bool:

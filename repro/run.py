@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from repro import experiments, suites
 from repro.command import exit_code
 from repro.errors import UserError
+from repro.ranks import from_environment
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,8 +75,9 @@ def _job(node: "DictConfig") -> None:
     """One run; its failure is told and remembered, and the next job of a sweep goes on."""
     _codes.append(1)  # for what is not caught below
     _codes[-1] = exit_code(lambda: _run(node))
-    if _codes[-1] == 130:  # Ctrl-C ends a sweep too
-        sys.exit(130)
+    # Ctrl-C ends a sweep too; and of processes that share a run none may go on alone
+    if _codes[-1] == 130 or (_codes[-1] and from_environment().count > 1):
+        sys.exit(_codes[-1])
 
 
 def _run(node: "DictConfig") -> None:
@@ -95,7 +97,8 @@ def _run(node: "DictConfig") -> None:
     wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
     with Screen() as screen:
         record = runner.run(wanted, screen)
-        screen.console.print(against_baseline(record, config.results_dir))
+        if record is not None:
+            screen.console.print(against_baseline(record, config.results_dir))
 
 
 def _fingerprinted(config: "Config") -> "tuple[Config, Path | None]":

@@ -1,7 +1,7 @@
 """One run from configuration to record: data, network, training, evaluation, files."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +11,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from repro import record as records
-from repro.config import Config
+from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
 from repro.environment import capture_code, capture_machine, command_line
 from repro.errors import UserError
 from repro.model import build
+from repro.ranks import ALONE, Ranks, from_environment, joined
 from repro.record import Record
 from repro.report.effects import settings
 from repro.report.terminal import Screen
@@ -71,22 +72,53 @@ class Run:
         return config.results_dir, config.setup, config.recipe, self.label, config.seed
 
 
-def run(wanted: Run, screen: Screen) -> Record:
+def run(wanted: Run, screen: Screen) -> Record | None:
     """Trains, evaluates and files one run; a finished one is returned as it is, unless `force`.
 
+    Of the processes that share a run, as torchrun starts them, the first files and tells; the others return None.
     Raises UserError or RunFailure, each with one line. On KeyboardInterrupt a record with status `stopped` is filed.
     """
-    config = wanted.config
-    records.prepare_results(config.results_dir)
-    device = choose_device(config.train.device)
-    with _only_one(wanted):
-        finished = _finished(wanted, device)
+    config, ranks = wanted.config, from_environment()
+    device = choose_device(config.train.device, ranks)
+    with joined(ranks, device), ExitStack() as held:
+        finished = ranks.decided(lambda: _begin(wanted, device, held))
         if finished is not None:
-            screen.skipped(finished)
-            return finished
+            if ranks.first:
+                screen.skipped(finished)
+            return finished if ranks.first else None
         data = open_data(config.data)
         _check_data(config, data)
-        return _train(wanted, _training(wanted, data, device, screen), screen)
+        _check_shared(config, data, ranks)
+        training = _training(wanted, data, device, screen, ranks)
+        if ranks.first:
+            return _train(wanted, training, screen)
+        _follow(training)
+        return None
+
+
+def _begin(wanted: Run, device: torch.device, held: ExitStack) -> Record | None:
+    """Takes the run's place; the finished record, where there is one."""
+    records.prepare_results(wanted.config.results_dir)
+    held.enter_context(_only_one(wanted))
+    if wanted.config.force:
+        checkpoint.delete(wanted.raw)
+    return _finished(wanted, device)
+
+
+def _follow(training: Training) -> None:
+    """The part of a process that files nothing."""
+    training.run()
+    if not training.diverged:
+        _measure(training)
+
+
+def _check_shared(config: Config, data: ImageData, ranks: Ranks) -> None:
+    if ranks.count > 1 and config.model.norm.kind is Normalization.batch_norm:
+        raise UserError("batch normalisation is over the images of one process: run it without torchrun")
+    held = held_out_count(config, len(data.train.labels))
+    fewest = min(config.train.batch_size, len(data.val.labels), held or len(data.val.labels))
+    if fewest < ranks.count:
+        raise UserError(f"{ranks.count} processes cannot share {fewest} images: start {fewest} or fewer")
 
 
 @contextmanager
@@ -128,10 +160,15 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
     return done
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device. UserError where the machine lacks it."""
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device; of several GPUs a process takes the one of its number.
+
+    UserError where the machine lacks it.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count > 1:
+        name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -177,20 +214,20 @@ def _check_data(config: Config, data: ImageData) -> None:
         raise UserError(f"data.classes={expected}, but the training folder has {found} classes")
 
 
-def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen) -> Training:
+def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen, ranks: Ranks) -> Training:
     """Everything seeded and in place, after the last checkpoint if there is one."""
     config = wanted.config
     set_precision(config.train.precision)
     torch.manual_seed(config.seed)
     memory.keep_freed(device)
     memory.reset_peak(device)
-    if config.force:
-        checkpoint.delete(wanted.raw)
     identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
     network = build(config, len(data.classes))
     if wanted.init_from is not None:
         load_into(wanted.init_from, network)
-    training = Training(config, network, data, device, wanted.raw, identity, screen.progress, on_warning=screen.warning)
+    training = Training(config, network, data, device, wanted.raw, identity, ranks=ranks)
+    if ranks.first:
+        training.on_progress, training.on_warning = screen.progress, screen.warning
     training.resume()
     return training
 
@@ -229,9 +266,10 @@ def _file(wanted: Run, training: Training, status: str, measured: _Measured, tra
 def _measure(training: Training) -> _Measured:
     """Both crop modes on the validation set, and the centre crops of the training set."""
     network, pixels, config = training.network, training.pixels, training.config.train
-    centre = evaluate(network, training.data.val, pixels, config)
-    ten = evaluate(network, training.data.val, pixels, config, ten_crops=True)
-    train = evaluate(network, training.train_split, pixels, config, at_most=TRAIN_IMAGES_EVALUATED)
+    ranks = training.ranks
+    centre = evaluate(network, training.data.val, pixels, config, ranks=ranks)
+    ten = evaluate(network, training.data.val, pixels, config, ten_crops=True, ranks=ranks)
+    train = evaluate(network, training.train_split, pixels, config, at_most=TRAIN_IMAGES_EVALUATED, ranks=ranks)
     metrics = records.Metrics(
         records.Errors(centre.top1, centre.top5),
         records.Errors(ten.top1, ten.top5),
@@ -272,7 +310,7 @@ def _record(wanted: Run, training: Training, status: str, metrics: records.Metri
         ),
         metrics=metrics,
         cost=cost,
-        machine=capture_machine(str(training.device)),
+        machine=capture_machine(str(training.device), training.ranks.count),
         code=capture_code(),
         command=command_line(wanted.command),
         wandb_id=wandb_id,

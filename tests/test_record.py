@@ -193,6 +193,14 @@ def test_damaged_record_is_named(tmp_path: Path, changed: dict[str, Any], words:
     assert "\n" not in str(caught.value)
 
 
+def test_a_record_from_before_processes_were_counted_is_of_one(tmp_path: Path) -> None:
+    folder = file_record(tmp_path, make_record())
+    machine = json.loads((folder / "record.json").read_text())["machine"]
+    assert machine.pop("processes") == 1
+    edit(folder, machine=machine)
+    assert record.read(folder) == make_record()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', "\udcff"])
 def test_broken_json_is_named(tmp_path: Path, content: str) -> None:
     folder = file_record(tmp_path, make_record())

@@ -28,6 +28,11 @@ class Draw:
     windows: Windows
     noise: Tensor | None = None
 
+    def part(self, rows: slice) -> "Draw":
+        """The draw of some of the images."""
+        windows = Windows(self.windows.tops[rows], self.windows.lefts[rows], self.windows.flips[rows])
+        return Draw(self.indices[rows], windows, None if self.noise is None else self.noise[rows])
+
 
 def cut_ahead(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> Iterator[tuple[Draw, Tensor]]:
     """Each draw with its crops, as of `cut`; `pinned` in memory from which a GPU copies without the host.

@@ -10,6 +10,7 @@ from repro.config import Config, reached
 from repro.data.ahead import Draw, cut_ahead
 from repro.data.augmentation import Pixels, Windows, color_draws, on_device, random_windows
 from repro.data.store import ImageData, Split
+from repro.ranks import ALONE, Ranks
 
 
 def held_out_count(config: Config, images: int) -> int:
@@ -36,12 +37,16 @@ def epoch_seed(seed: int, epoch: int, stream: str) -> int:
     return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1)[0])
 
 
-def training_batches(config: Config, split: Split, pixels: Pixels, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def training_batches(
+    config: Config, split: Split, pixels: Pixels, epoch: int, ranks: Ranks = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of augmented batches: pixels (N, 3, crop, crop), labels (N,), on the device.
 
-    The last batch is smaller where the batch size does not divide the number of images.
+    The last batch is smaller where the batch size does not divide the number of images. Each of several processes
+    gets its rows of every batch, cut and augmented as in one that gets them all.
     """
-    return _batches(split, pixels, _training_draws(config, len(split.labels), pixels.border, epoch))
+    draws = _training_draws(config, len(split.labels), pixels.border, epoch)
+    return _batches(split, pixels, (draw.part(ranks.rows(len(draw.indices))) for draw in draws))
 
 
 def _training_draws(config: Config, count: int, border: int, epoch: int) -> Iterator[Draw]:

@@ -168,9 +168,11 @@ def _remark(part: Comparison) -> str:
 
 
 def threads(part: Comparison) -> str:
-    """`1 thread`, `2 threads`, or `1, 2 threads` where runs differ."""
-    counts = _list(run.machine.threads for arm in part.arms for run in arm.runs)
-    return f"{counts} thread{'' if counts == '1' else 's'}"
+    """`1 thread`, `2 threads`, or `1, 2 threads` where runs differ; `2 threads in each of 4 processes`."""
+    machines = [run.machine for arm in part.arms for run in arm.runs]
+    counts, processes = (_list(of) for of in zip(*((m.threads, m.processes) for m in machines), strict=True))
+    each = "" if processes == "1" else f" in each of {processes} processes"
+    return f"{counts} thread{'' if counts == '1' else 's'}{each}"
 
 
 EFFECT_HEADER = (

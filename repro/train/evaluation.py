@@ -12,6 +12,7 @@ from repro.data.augmentation import Pixels, ten_windows
 from repro.data.batches import fixed_batches
 from repro.data.store import Split
 from repro.model import Network
+from repro.ranks import ALONE, Ranks
 from repro.train.precision import arithmetic
 
 
@@ -54,22 +55,26 @@ def evaluate(
     train: TrainConfig,
     ten_crops: bool = False,
     at_most: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it.
+    """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it; shared by several processes.
 
     With five classes or fewer the top-5 error is 0.
     """
     count = len(split.labels)
     indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
+    whole, indices = len(indices), indices[ranks.rows(len(indices))]
     outputs = probabilities(network, split, pixels, train, ten_crops, indices)
     labels = torch.from_numpy(split.labels[indices])
     guesses = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
     hits = guesses == labels[:, None]
     # the smallest float stands in for a probability that underflowed
     chosen = outputs[torch.arange(len(labels)), labels].clamp_min(torch.finfo(outputs.dtype).tiny)
+    own = torch.stack((hits[:, 0], hits.any(1), chosen.log()), dim=1).to(pixels.device)
+    first, five, logs = ranks.gather(own, whole).cpu().unbind(1)
     return Evaluation(
-        top1=100 - 100 * hits[:, 0].double().mean().item(),
-        top5=100 - 100 * hits.any(1).double().mean().item(),
-        loss=-chosen.log().mean().item(),
-        correct=hits[:, 0].numpy(),
+        top1=100 - 100 * first.double().mean().item(),
+        top5=100 - 100 * five.double().mean().item(),
+        loss=-logs.mean().item(),
+        correct=first.bool().numpy(),
     )

@@ -3,19 +3,22 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from repro.config import Config, ScheduleKind
 from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
 from repro.data.resident import resident
 from repro.data.store import ImageData, Split
+from repro.errors import UserError
 from repro.model import Network
+from repro.ranks import ALONE, Ranks
 from repro.train import checkpoint
 from repro.train.evaluation import Evaluation, evaluate
 from repro.train.optimizer import make_optimizer
@@ -25,6 +28,8 @@ from repro.train.tally import Look, Tally
 
 REPORT_STEPS = 10
 """Steps between two looks at the loss."""
+LOOKS_BEHIND = {"cpu": 0, "cuda": 1}
+"""Looks that may be on their way while the next steps are queued; a count, so that all processes end at one step."""
 NOT_MOVED = 0.01
 """A validation loss this near ln(classes), as a share of it, has not moved."""
 NOT_FINITE = "loss not finite"
@@ -60,6 +65,8 @@ class Training:
     on_warning: Callable[[str], None] = lambda text: None
     curve: list[dict[str, Any]] = field(default_factory=list)
     """One row an epoch, with the columns of the record's curve."""
+    ranks: Ranks = ALONE
+    """The processes that share the run; the first writes its files."""
     diverged: bool = False
 
     def __post_init__(self) -> None:
@@ -69,20 +76,26 @@ class Training:
         self.pixels = Pixels(self.config, self.data, self.device)
         self.train_split, self.minival = held_out(self.config, self.data)
         self.optimizer = make_optimizer(self.network, self.config.optimizer)
-        self.step = TrainingStep(self.config, self.network, self.optimizer, self.device)
+        self.step = TrainingStep(self.config, self.network, self.optimizer, self.device, self.ranks)
         batch = self.config.train.batch_size
         self.steps = -(-len(self.train_split.labels) // batch)
         self.schedule = Schedule(self.config, self.steps * self.config.train.epochs)
 
     def resume(self) -> None:
-        """Takes up the last checkpoint, if there is one. UserError where it is damaged or of something else."""
+        """Takes up the last checkpoint, if there is one.
+
+        UserError where it is damaged or of something else, and where processes found different images or checkpoints.
+        """
         state = checkpoint.load(self.folder, self.identity)
-        if state is None:
-            return
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.restore(state["schedule"])
-        self.curve = state["curve"]
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.restore(state["schedule"])
+            self.curve = state["curve"]
+        own = self.identity, len(self.curve)
+        if self.ranks.decided(lambda: own) != own:
+            remedy = "give all processes the same images and results_dir, on a disk that they share"
+            raise UserError(f"process {self.ranks.rank} has other images or checkpoints than process 0: {remedy}")
 
     def run(self) -> None:
         """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""
@@ -101,15 +114,15 @@ class Training:
         tally, events = Tally.on(self.device), []
         looks: deque[tuple[int, Look]] = deque()  # at steps that the device may not have done yet
         start = time.perf_counter()
-        for step, (images, labels) in enumerate(training_batches(self.config, self.train_split, self.pixels, epoch)):
+        for step, (images, labels) in enumerate(self._batches(epoch)):
             done = epoch * self.steps + step
             events += self.schedule.events(done)
             self.schedule.set_rates(self.optimizer.param_groups, done)
-            self.step(images, labels, tally)
+            self.step(images, labels, tally, self._images_of(step))
             last = step == self.steps - 1
             if last or step % REPORT_STEPS == REPORT_STEPS - 1:
-                looks.append((step, tally.look()))
-            while looks and (last or looks[0][1].ready):
+                looks.append((step, tally.look(self.ranks)))
+            while len(looks) > (0 if last else LOOKS_BEHIND[self.device.type]):
                 tally.seconds = time.perf_counter() - start
                 if not self._report(epoch, *looks.popleft(), tally.seconds):
                     self.diverged = True
@@ -123,10 +136,10 @@ class Training:
         return math.isfinite(loss)
 
     def _evaluate(self, split: Split) -> Evaluation:
-        return evaluate(self.network, split, self.pixels, self.config.train)
+        return evaluate(self.network, split, self.pixels, self.config.train, ranks=self.ranks)
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
-        loss, error = tally.look().means()
+        loss, error = tally.look(self.ranks).means()
         classes = len(self.data.classes)
         row: dict[str, Any] = {
             "epoch": epoch + 1,
@@ -150,7 +163,17 @@ class Training:
                 self.schedule.observe(self._evaluate(self.minival).top1)
         return row | {"events": "; ".join(events)}
 
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return training_batches(self.config, self.train_split, self.pixels, epoch, self.ranks)
+
+    def _images_of(self, step: int) -> int:
+        """Images of a step's batch, over all processes."""
+        batch = self.config.train.batch_size
+        return min(batch, len(self.train_split.labels) - step * batch)
+
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),

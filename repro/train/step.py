@@ -1,21 +1,24 @@
 """One training step: forward and backward pass, and update, with nothing that waits for the device."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from repro.config import Config
 from repro.errors import RunFailure
 from repro.model import Network
 from repro.model.network import Dropout
+from repro.ranks import ALONE, Ranks
 from repro.train.precision import arithmetic
 from repro.train.tally import Tally
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingStep:
     """The step of a configuration; the schedule sets the optimizer's rates before each."""
 
@@ -23,20 +26,27 @@ class TrainingStep:
     network: Network
     optimizer: torch.optim.Optimizer
     device: torch.device
+    ranks: Ranks = ALONE
+    """Several processes share a batch; PyTorch's wrapper adds up their gradients while the backward pass goes on."""
 
-    def __call__(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
-        """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up."""
-        count = len(labels)
+    def __post_init__(self) -> None:
+        """The wrapper gives all the first one's weights."""
+        self.forward: Network | DistributedDataParallel = self.network
+        if self.ranks.count > 1:
+            self.forward = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
+
+    def __call__(self, images: Tensor, labels: Tensor, tally: Tally, whole: int | None = None) -> None:
+        """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up.
+
+        `whole`: images of the batch over all processes, where there are several; these are its `ranks.rows`.
+        """
+        count = len(labels) if whole is None else whole
         self.optimizer.zero_grad(set_to_none=True)
         part = self.config.train.micro_batch or count
         try:
-            for x, y in self._parts(images, labels, part):
-                with arithmetic(self.device, self.config.train.precision):
-                    logits = self.network(x)
-                loss = F.cross_entropy(logits.float(), y, reduction="sum")
-                (loss / count).backward()
-                tally.loss += loss.detach()
-                tally.wrong += (logits.argmax(1) != y).sum()
+            for x, y, last in self._parts(images, labels, part, count):
+                with nullcontext() if last else self._no_exchange():
+                    self._add_gradients(x, y, count, tally)
             if self.config.optimizer.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
             self.optimizer.step()
@@ -46,19 +56,31 @@ class TrainingStep:
             raise RunFailure(_smaller_parts(part, self.config.train.batch_size)) from error
         tally.images += count
 
-    def _parts(self, images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A batch in parts that meet the dropout masks which the whole would have met."""
+    def _add_gradients(self, x: Tensor, y: Tensor, count: int, tally: Tally) -> None:
+        with arithmetic(self.device, self.config.train.precision):
+            logits = self.forward(x)
+        loss = F.cross_entropy(logits.float(), y, reduction="sum")
+        (loss * (self.ranks.count / count)).backward()  # the wrapper takes the mean over processes
+        tally.loss += loss.detach()
+        tally.wrong += (logits.argmax(1) != y).sum()
+
+    def _no_exchange(self) -> AbstractContextManager[None]:
+        return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()
+
+    def _parts(self, images: Tensor, labels: Tensor, size: int, whole: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """A batch in parts that meet the dropout masks which the whole would have met; and whether it is the last."""
         count = len(labels)
-        if size >= count:
-            yield images, labels
+        if size >= count == whole:
+            yield images, labels, True
             return
         layers = [layer for layer in self.network.modules() if isinstance(layer, Dropout)]
-        masks = [layer.draw(count, self.device) for layer in layers]
-        for start in range(0, count, size):
+        own = self.ranks.rows(whole)
+        masks = [layer.draw(whole, self.device)[own] for layer in layers]
+        for start in range(0, max(count, 1), size):
             rows = slice(start, start + size)
             for layer, mask in zip(layers, masks, strict=True):
                 layer.mask = mask[rows]
-            yield images[rows], labels[rows]
+            yield images[rows], labels[rows], start + size >= count
         for layer in layers:
             layer.mask = None
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro.ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class Look:
@@ -14,11 +16,6 @@ class Look:
     """(2,): loss in nats, and wrong answers; to be read when the copy has been made."""
     images: int
     copied: torch.cuda.Event | None
-
-    @property
-    def ready(self) -> bool:
-        """Whether the device has come so far."""
-        return self.copied is None or self.copied.query()
 
     def means(self) -> tuple[float, float]:
         """Mean loss in nats and top-1 error in %; waits where it must."""
@@ -35,6 +32,7 @@ class Tally:
     loss: Tensor
     wrong: Tensor
     images: int = 0
+    """Of whole batches."""
     seconds: float = 0.0
 
     @classmethod
@@ -42,9 +40,10 @@ class Tally:
         """An empty one."""
         return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
 
-    def look(self) -> Look:
-        """Asks for the sums as they stand now."""
+    def look(self, ranks: Ranks = ALONE) -> Look:
+        """Asks for the sums as they stand now, over all processes."""
         sums = torch.stack((self.loss, self.wrong.double()))
+        ranks.add_up(sums)
         if not sums.is_cuda:
             return Look(sums, self.images, None)
         there, copied = sums.to("cpu", non_blocking=True), torch.cuda.Event()

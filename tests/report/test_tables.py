@@ -1,5 +1,6 @@
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_a_row_says_what_was_asked_published_and_found(tmp_path: Path) -> None:
     assert ten == centre == f"{expected.mean:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}]"
     assert p_t == f"{expected.p:.3f}"
     assert 0 <= float(p_images) <= 1
+
+
+@pytest.mark.parametrize(
+    ("processes", "words"),
+    [((1, 1), "Xeon, 2 threads, torch"), ((4, 4), "Xeon, 2 threads in each of 4 processes, torch"),
+     ((1, 4), "Xeon, 2 threads in each of 1, 4 processes, torch")],
+)  # fmt: skip
+def test_a_table_says_how_many_processes_shared_a_run(tmp_path: Path, processes: tuple[int, int], words: str) -> None:
+    runs = arm("baseline", {0: 25.0, 1: 26.0})
+    shared = [
+        replace(run, machine=replace(run.machine, processes=count)) for run, count in zip(runs, processes, strict=True)
+    ]
+    assert words in render(tmp_path, *shared)[f"{STEM}.md"]
 
 
 def test_crop_modes_have_columns_of_their_own(tmp_path: Path) -> None:

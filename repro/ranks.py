@@ -1,0 +1,97 @@
+"""The processes that share one run, as `torchrun` starts them: each has a rank, and takes its part of every batch.
+
+They make the step of one process: the same draws, the same batch, the same dropout masks, gradients added up.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from repro.errors import RunFailure, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among `count`; on one machine it is the `local`-th."""
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the files and the terminal."""
+        return self.rank == 0
+
+    def rows(self, images: int) -> slice:
+        """Which of so many consecutive images are this process's; it may be none."""
+        return slice(images * self.rank // self.count, images * (self.rank + 1) // self.count)
+
+    def add_up(self, sums: "Tensor") -> None:
+        """Turns each process's own sums into those of all, in place."""
+        if self.count > 1:
+            from torch.distributed import all_reduce
+
+            all_reduce(sums)
+
+    def gather(self, own: "Tensor", images: int) -> "Tensor":
+        """What all found for their `rows` of so many images, in the images' order: (n, ...) to (images, ...)."""
+        if self.count == 1:
+            return own
+        whole = own.new_zeros(images, *own.shape[1:])
+        whole[self.rows(images)] = own
+        self.add_up(whole)
+        return whole
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What the first process decides; all raise its UserError or RunFailure."""
+        if self.count == 1:
+            return decide()
+        import torch
+        from torch.distributed import broadcast_object_list
+
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = decide()
+            except (UserError, RunFailure) as error:
+                told[1] = error
+        broadcast_object_list(told, device=torch.device("cpu"))
+        if told[1] is not None:
+            raise told[1]
+        return told[0]
+
+
+ALONE = Ranks()
+
+
+def from_environment() -> Ranks:
+    """As torchrun tells; alone where nothing started several."""
+    names = {"rank": "RANK", "count": "WORLD_SIZE", "local": "LOCAL_RANK"}
+    told = {field: os.environ[name] for field, name in names.items() if name in os.environ}
+    return Ranks(**{field: int(value) for field, value in told.items()}) if len(told) == len(names) else ALONE
+
+
+@contextmanager
+def joined(ranks: Ranks, device: "torch.device") -> Iterator[None]:
+    """The processes can talk to each other while it lasts."""
+    if ranks.count == 1:
+        yield
+        return
+    import torch
+    from torch import distributed
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    yield
+    distributed.destroy_process_group()  # not after an error: it would wait for the others

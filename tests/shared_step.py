@@ -1,0 +1,49 @@
+"""For `tests/test_ranks.py`, started by torchrun: how far a shared training step is from that of one process."""
+
+from contextlib import nullcontext
+
+import torch
+
+import repro.train.step
+from repro.model import build
+from repro.ranks import ALONE, Ranks, from_environment, joined
+from repro.train.optimizer import make_optimizer
+from repro.train.step import TrainingStep
+from repro.train.tally import Tally
+from tests.tiny import CROP, tiny_config
+
+CPU = torch.device("cpu")
+ROUNDING = 1e-7
+"""Of the largest weight, and of the loss; the loss is taken in float32."""
+
+
+def trained(ranks: Ranks, micro_batch: int | None) -> tuple[list[torch.Tensor], float]:
+    """Parameters and mean loss after six steps in float64."""
+    config = tiny_config()
+    config.train.micro_batch = micro_batch
+    torch.manual_seed(0)
+    network = build(config, 4).double().train()
+    step = TrainingStep(config, network, make_optimizer(network, config.optimizer), CPU, ranks)
+    tally = Tally.on(CPU)
+    for count in (16, 16, 16, 16, 5, 1):
+        images, labels = 60 * torch.randn(count, 3, CROP, CROP, dtype=torch.float64), torch.randint(4, (count,))
+        own = ranks.rows(count)
+        step(images[own], labels[own], tally, count)
+    return [parameter.detach() for parameter in network.parameters()], tally.look(ranks).means()[0]
+
+
+def main() -> None:
+    """A line for whole batches and one for parts of four: largest difference of a weight, and of the loss, relative."""
+    ranks = from_environment()
+    repro.train.step.arithmetic = lambda *_: nullcontext()  # type: ignore[attr-defined]
+    with joined(ranks, CPU):
+        for micro_batch in (None, 4):
+            (alone, loss), (shared, shared_loss) = trained(ALONE, micro_batch), trained(ranks, micro_batch)
+            pairs = zip(alone, shared, strict=True)
+            weights = max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
+            if ranks.first:
+                print(weights, abs(loss - shared_loss) / loss)
+
+
+if __name__ == "__main__":
+    main()

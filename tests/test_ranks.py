@@ -1,0 +1,100 @@
+"""Processes that share a run make what one process makes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro import record as records
+from repro.config import Normalization
+from repro.errors import UserError
+from repro.ranks import ALONE, Ranks, from_environment
+from repro.runner import _check_shared, choose_device
+from tests.shared_step import ROUNDING
+from tests.tiny import WORDS, make_image_folder, make_training, only_record, run_command, tiny_config, tiny_data
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+ROOT = Path(__file__).parents[1]
+
+
+def in_two_processes(*words: str) -> str:
+    """What `python -m` prints; on one thread each, for a busy machine."""
+    environment = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        done = subprocess.run([sys.executable, *TWO, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 7, 128])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_image_is_one_processs(images: int, count: int) -> None:
+    shares = [range(images)[Ranks(rank, count).rows(images)] for rank in range(count)]
+    assert [image for share in shares for image in share] == list(range(images))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_is_alone_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert from_environment() == ALONE
+    for name, value in {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert from_environment() == Ranks(3, 8, 1)
+
+
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto", Ranks(3, 4, 1)) == torch.device("cuda:1")
+    assert choose_device("auto", ALONE) == torch.device("cuda")
+    with pytest.raises(UserError, match=r"train.device=cuda:2: this machine has 2 CUDA devices"):
+        choose_device("cuda", Ranks(2, 4, 2))
+
+
+def test_two_processes_make_the_update_of_one_up_to_rounding() -> None:
+    """Weights and losses in float64, after batches of which the last is a single image, whole and in parts."""
+    lines = in_two_processes("tests.shared_step").splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        weights, loss = map(float, line.split())
+        assert weights < ROUNDING
+        assert loss < ROUNDING
+
+
+def test_a_shared_run_is_filed_once_and_as_one_process_files_it(tmp_path: Path) -> None:
+    """A sweep of which the first run is done already."""
+    words = [*WORDS, f"data.root={make_image_folder(tmp_path / 'images')}"]
+    for seed, folder in ((0, "shared"), (1, "alone")):
+        assert run_command(*words, f"seed={seed}", f"results_dir={tmp_path / folder}") == 0
+    told = in_two_processes("repro.run", "-m", *words, "seed=0,1", f"results_dir={tmp_path / 'shared'}")
+    assert told.count("done already") == told.count("epoch   3/3") == 1
+
+    alone, shared = only_record(tmp_path / "alone"), records.find(tmp_path / "shared")[1]
+    assert (alone.machine.processes, shared.machine.processes) == (1, 2)
+    assert shared.config_hash == alone.config_hash
+    for ours, theirs in zip(shared.curve(), alone.curve(), strict=True):
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-4)
+        assert ours["train_top1"] == theirs["train_top1"]
+
+
+def test_processes_refuse_what_they_cannot_share() -> None:
+    config, data = tiny_config(), tiny_data(val=3)
+    _check_shared(config, data, Ranks(0, 3))
+    with pytest.raises(UserError, match="4 processes cannot share 3 images: start 3 or fewer"):
+        _check_shared(config, data, Ranks(0, 4))
+    config.model.norm.kind = Normalization.batch_norm
+    with pytest.raises(UserError, match="run it without torchrun"):
+        _check_shared(config, data, Ranks(0, 2))
+    _check_shared(config, data, ALONE)
+
+
+def test_processes_with_different_checkpoints_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training(tiny_config(), tmp_path)
+    monkeypatch.setattr(Ranks, "decided", lambda ranks, decide: (training.identity, 5))
+    with pytest.raises(UserError, match="process 0 has other images or checkpoints than process 0"):
+        training.resume()
