@@ -7,6 +7,7 @@ Each part measures its candidates in turn, so that a busy machine slows all of t
   memory      growth of the process over 20 epochs of reading (cpu)
   start       seconds to the help, and to the first step of setup=embedded (cpu)
   throughput  images/s by batch beside the device's ceilings, and the hours of the paper's training
+  graph       the training step with train.cuda_graph=true beside that without (cuda)
 Prints every target, and writes what it found to <results_dir>/benchmarks/<device>.json; parts that are not measured
 stay there as they are. Exit code 1 where a target of the CPU is missed.
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 PARTS = {
     CPU: ("lrn", "step", "input", "memory", "start", "throughput"),
-    CUDA: ("lrn", "step", "throughput"),
+    CUDA: ("lrn", "step", "throughput", "graph"),
 }
 WIDTH = 140  # columns that the tables take
 DEFAULTS = {"only": "", "device": CPU, "results_dir": "results"}
@@ -92,6 +93,7 @@ def _race(part: str) -> "Callable[[torch.device], Measured]":
         "memory": inputs.memory,
         "start": startup.race,
         "throughput": throughput.race,
+        "graph": steps.race_graph,
     }
     return races[part]
 

@@ -448,6 +448,9 @@ class TrainConfig:
     compile: bool = True
     """Fast paths, same result to rounding: LRN, and the gradient of a ReLU in front of it, by kernels of its own where
     the machine can compile them (C++ for CPUs, Triton for GPUs); conv1 over blocks of pixels, on CPUs in bf16."""
+    cuda_graph: bool = False
+    """On a GPU, record forward and backward pass of a whole batch once and replay them, same result: pays where the
+    host starts kernels more slowly than the GPU does them."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`."""
 
@@ -549,9 +552,9 @@ class Config:
             ),
             (
                 norm.kind is Normalization.batch_norm
-                and (self.train.micro_batch is not None or self.train.checkpoint_activations),
-                "batch normalisation sees the parts of a batch, or sees it twice: leave train.micro_batch and"
-                " train.checkpoint_activations out",
+                and (self.train.micro_batch is not None or self.train.checkpoint_activations or self.train.cuda_graph),
+                "batch normalisation sees the parts of a batch, or sees it twice: leave train.micro_batch,"
+                " train.checkpoint_activations and train.cuda_graph out",
             ),
         ]
 
@@ -589,6 +592,11 @@ class Config:
             (
                 micro is not None and (micro < 1 or train.batch_size % micro != 0),
                 f"train.micro_batch={micro}: must divide train.batch_size={train.batch_size}",
+            ),
+            (
+                train.cuda_graph and (micro is not None or train.checkpoint_activations),
+                "train.cuda_graph=true records whole batches with all they keep: leave train.micro_batch and"
+                " train.checkpoint_activations out",
             ),
             (not (math.isfinite(optimizer.lr) and optimizer.lr > 0), f"optimizer.lr={optimizer.lr}: must be above 0"),
             (

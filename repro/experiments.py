@@ -41,6 +41,7 @@ _NOT_COMPARED = (
     "data.cache",
     "train.device",
     "train.compile",
+    "train.cuda_graph",
     "train.micro_batch",
     "train.checkpoint_activations",
 )

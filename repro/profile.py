@@ -75,6 +75,8 @@ def arms(words: list[str]) -> list[Arm]:
     for name in _COMMA.split(names[0]):
         own = [*rest, f"ablation={name}"]
         config, chosen = compose(own), chosen_ablations(own)
+        if config.train.cuda_graph:
+            raise UserError("train.cuda_graph=true hides the layers from a profile: leave it out")
         found.append(Arm(config, "+".join(chosen), identify(config, chosen)[0]))
     return found
 

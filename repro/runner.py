@@ -80,6 +80,8 @@ def run(wanted: Run, screen: Screen) -> Record | None:
     """
     config, ranks = wanted.config, from_environment()
     device = choose_device(config.train.device, ranks)
+    if config.train.cuda_graph and (device.type != "cuda" or ranks.count > 1):
+        raise UserError("train.cuda_graph=true is for one process and a CUDA device: leave it out")
     with joined(ranks, device), ExitStack() as held:
         finished = ranks.decided(lambda: _begin(wanted, device, held))
         if finished is not None:

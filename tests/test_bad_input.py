@@ -132,6 +132,10 @@ def test_devices_that_are_not_there(name: str, answer: str, monkeypatch: pytest.
         choose_device(name)
 
 
+def test_a_cpu_records_no_graph(refuse: Refuse) -> None:
+    assert "one process and a CUDA device" in refuse("train.cuda_graph=true")
+
+
 def test_a_run_on_a_device_that_is_not_there(refuse: Refuse, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "train.device=cuda" in refuse("train.device=cuda")

@@ -81,6 +81,7 @@ def test_biases_are_one_where_section_5_says() -> None:
         ("model.columns", 0, "model.columns=0"),
         ("augment.share", 0, "augment.share=0"),
         ("train.micro_batch", 32, None),
+        ("train.cuda_graph", True, None),
         ("model.dropout.rate", 0.0, None),
     ],
 )
@@ -97,6 +98,15 @@ def test_impossible_values_are_named(key: str, value: Any, message: str | None) 
     with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
         config.check()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("micro_batch", 32), ("checkpoint_activations", True)])
+def test_a_recorded_pass_is_of_whole_batches(key: str, value: object) -> None:
+    config = Config()
+    config.train.cuda_graph = True
+    setattr(config.train, key, value)
+    with pytest.raises(UserError, match=r"leave train\.micro_batch and train.checkpoint_activations out"):
+        config.check()
 
 
 def test_pixels_in_place_of_zeros_must_fit_too() -> None:

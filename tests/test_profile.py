@@ -153,6 +153,7 @@ def test_the_trace_has_the_papers_layers_on_its_timeline(done: Done) -> None:
         (["steps=many"], "steps=many: give the number of steps to profile, 1 or more"),
         (["ablation=no_lnr,baseline"], "unknown ablation=no_lnr: did you mean no_lrn?"),
         (["ablation=no_lrn", "ablation=baseline"], "write ablation=no_lrn,baseline"),
+        (["train.cuda_graph=true"], "train.cuda_graph=true hides the layers from a profile: leave it out"),
     ],
 )
 def test_mistakes_are_told_in_one_line(answer: Any, words: list[str], message: str) -> None:

@@ -50,6 +50,18 @@ def race(device: torch.device) -> Measured:
         return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {batch}")
 
 
+def race_graph(device: torch.device) -> Measured:
+    """Images/s of one update in bf16, its kernels started one by one and as one graph."""
+    batch = BATCH[device.type]
+    configs = {
+        "ours, bf16": configuration(batch, Precision.bf16),
+        "ours, bf16, as one graph": configuration(batch, Precision.bf16, "train.cuda_graph=true"),
+    }
+    with ExitStack() as stack:
+        measures = {name: stack.enter_context(apart(measure, ours, config, device)) for name, config in configs.items()}
+        return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {batch}")
+
+
 def measure(make: Maker, config: Config, device: torch.device) -> Callable[[], float]:
     """Images/s of a candidate."""
     return rate(make(config, device), config.train.batch_size, device, LEAST_SECONDS)

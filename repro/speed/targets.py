@@ -77,6 +77,7 @@ TARGETS = (
     Target(CUDA, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
     Target(CUDA, "step", "step over torchvision's, bf16", IMAGES, None, "ours, bf16", "torchvision's alexnet, bf16"),
     Target(CUDA, "throughput", "90 epochs of ILSVRC-2012, projected", HOURS, 1.0, "hours"),
+    Target(CUDA, "graph", "step as one graph, bf16", IMAGES, None, "ours, bf16, as one graph", "ours, bf16"),
 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from repro.errors import RunFailure
 from repro.model import Network
 from repro.model.network import Dropout
 from repro.ranks import ALONE, Ranks
+from repro.train.graph import RecordedPass
 from repro.train.precision import arithmetic
 from repro.train.tally import Tally
 
@@ -31,6 +33,7 @@ class TrainingStep:
 
     def __post_init__(self) -> None:
         """The wrapper gives all the first one's weights."""
+        self.recorded: RecordedPass | None = None
         self.forward: Network | DistributedDataParallel = self.network
         if self.ranks.count > 1:
             self.forward = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
@@ -44,9 +47,12 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         part = self.config.train.micro_batch or count
         try:
-            for x, y, last in self._parts(images, labels, part, count):
-                with nullcontext() if last else self._no_exchange():
-                    self._add_gradients(x, y, count, tally)
+            if self.config.train.cuda_graph and count == self.config.train.batch_size:
+                self._replay(images, labels, tally)
+            else:
+                for x, y, last in self._parts(images, labels, part, count):
+                    with nullcontext() if last else self._no_exchange():
+                        self._add_gradients(x, y, tally, count)
             if self.config.optimizer.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
             self.optimizer.step()
@@ -56,7 +62,14 @@ class TrainingStep:
             raise RunFailure(_smaller_parts(part, self.config.train.batch_size)) from error
         tally.images += count
 
-    def _add_gradients(self, x: Tensor, y: Tensor, count: int, tally: Tally) -> None:
+    def _replay(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
+        """A whole batch by the recorded pass; the first records it."""
+        if self.recorded is None:
+            work = partial(self._add_gradients, count=len(labels))
+            self.recorded = RecordedPass(work, self.network, images)
+        self.recorded(images, labels, tally)
+
+    def _add_gradients(self, x: Tensor, y: Tensor, tally: Tally, count: int) -> None:
         with arithmetic(self.device, self.config.train.precision):
             logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, reduction="sum")
