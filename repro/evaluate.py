@@ -32,14 +32,13 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     from repro.data.augmentation import Pixels
     from repro.data.resident import resident
     from repro.data.store import open_data
-    from repro.environment import capture_machine
     from repro.model import build
     from repro.record import CENTRE, TEN_CROPS
-    from repro.runner import choose_device
+    from repro.train.device import choose_device
     from repro.train.evaluation import evaluate
     from repro.train.memory import keep_freed
     from repro.train.precision import set_precision
-    from repro.weights import fingerprint, load_into
+    from repro.weights import load_into
 
     device = choose_device(config.train.device)
     set_precision(config.train.precision)
@@ -51,11 +50,17 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     network = build(config, len(data.classes))
     load_into(weights, network)
     network.to(device).to(memory_format=torch.channels_last)
-    pixels = Pixels(config, data, device)
-    results = {
-        mode: evaluate(network, data.val, pixels, config.train, ten_crops=mode == TEN_CROPS)
-        for mode in (CENTRE, TEN_CROPS)
-    }
+    pixels, result = Pixels(config, data, device), _subject(config, weights, data, str(device))
+    for mode in (CENTRE, TEN_CROPS):
+        found = evaluate(network, data.val, pixels, config.train, ten_crops=mode == TEN_CROPS)
+        result[mode] = {key: getattr(found, key) for key in ("top1", "top5", "loss")}
+    return result
+
+
+def _subject(config: Config, weights: Path, data: "ImageData", device: str) -> dict[str, Any]:
+    from repro.environment import capture_machine
+    from repro.weights import fingerprint
+
     return {
         "weights": fingerprint(weights),
         "setup": config.setup,
@@ -66,8 +71,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
             "classes": len(data.classes),
             "val_images": len(data.val.labels),
         },
-        "device": capture_machine(str(device)).device,
-        **{mode: {key: getattr(result, key) for key in ("top1", "top5", "loss")} for mode, result in results.items()},
+        "device": capture_machine(device).device,
     }
 
 

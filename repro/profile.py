@@ -106,7 +106,7 @@ def _stand(config: Config) -> Stand:
     from repro.profiling.ceilings import copy_bandwidth, matmul_rate
     from repro.profiling.roofline import Ceilings
     from repro.record import prepare_results
-    from repro.runner import choose_device
+    from repro.train.device import choose_device
 
     device, precision = choose_device(config.train.device), config.train.precision
     prepare_results(config.results_dir)

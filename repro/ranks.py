@@ -4,8 +4,7 @@ They make the step of one process: the same draws, the same batch, the same drop
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,17 +80,26 @@ def from_environment() -> Ranks:
     return Ranks(**{field: int(value) for field, value in told.items()}) if len(told) == len(names) else ALONE
 
 
-@contextmanager
-def joined(ranks: Ranks, device: "torch.device") -> Iterator[None]:
-    """The processes can talk to each other while it lasts."""
+def join(ranks: Ranks, device: "torch.device") -> None:
+    """The processes can talk to each other from now on; once for all runs of a sweep.
+
+    For a second meeting would read the addresses of the first in torchrun's store.
+    """
     if ranks.count == 1:
-        yield
         return
     import torch
     from torch import distributed
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    yield
-    distributed.destroy_process_group()  # not after an error: it would wait for the others
+    if not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave() -> None:
+    """Ends the talk; not after an error, for it would wait for the others."""
+    if from_environment().count > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

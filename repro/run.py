@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from repro import experiments, suites
 from repro.command import exit_code
 from repro.errors import UserError
-from repro.ranks import from_environment
+from repro.ranks import from_environment, leave
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,6 +56,7 @@ def main() -> None:
     start = hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")
     try:
         start(_job)()
+        leave()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(experiments.explain(error)) from error
     except OSError as error:

@@ -18,12 +18,13 @@ from repro.describe import layer_table, total
 from repro.environment import capture_code, capture_machine, command_line
 from repro.errors import UserError
 from repro.model import build
-from repro.ranks import ALONE, Ranks, from_environment, joined
+from repro.ranks import Ranks, from_environment, join
 from repro.record import Record
 from repro.report.effects import settings
 from repro.report.terminal import Screen
 from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory
+from repro.train.device import choose_device
 from repro.train.evaluation import evaluate
 from repro.train.loop import Training
 from repro.train.precision import set_precision
@@ -82,7 +83,8 @@ def run(wanted: Run, screen: Screen) -> Record | None:
     device = choose_device(config.train.device, ranks)
     if config.train.cuda_graph and (device.type != "cuda" or ranks.count > 1):
         raise UserError("train.cuda_graph=true is for one process and a CUDA device: leave it out")
-    with joined(ranks, device), ExitStack() as held:
+    join(ranks, device)
+    with ExitStack() as held:
         finished = ranks.decided(lambda: _begin(wanted, device, held))
         if finished is not None:
             if ranks.first:
@@ -160,27 +162,6 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
         done = _file(wanted, training, status, measured, tracker)
         tracker.finish(_summary(done), [wanted.folder / "record.json"])
     return done
-
-
-def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device; of several GPUs a process takes the one of its number.
-
-    UserError where the machine lacks it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and ranks.count > 1:
-        name = f"cuda:{ranks.local}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N")
-    # torch keeps an index in one byte, so that a large one comes out negative
-    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
-        raise UserError(f"train.device={name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def _ended(folder: Path) -> Record | None:

@@ -6,7 +6,7 @@ import torch
 
 import repro.train.step
 from repro.model import build
-from repro.ranks import ALONE, Ranks, from_environment, joined
+from repro.ranks import ALONE, Ranks, from_environment, join, leave
 from repro.train.optimizer import make_optimizer
 from repro.train.step import TrainingStep
 from repro.train.tally import Tally
@@ -36,13 +36,14 @@ def main() -> None:
     """A line for whole batches and one for parts of four: largest difference of a weight, and of the loss, relative."""
     ranks = from_environment()
     repro.train.step.arithmetic = lambda *_: nullcontext()  # type: ignore[attr-defined]
-    with joined(ranks, CPU):
-        for micro_batch in (None, 4):
-            (alone, loss), (shared, shared_loss) = trained(ALONE, micro_batch), trained(ranks, micro_batch)
-            pairs = zip(alone, shared, strict=True)
-            weights = max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
-            if ranks.first:
-                print(weights, abs(loss - shared_loss) / loss)
+    join(ranks, CPU)
+    for micro_batch in (None, 4):
+        (alone, loss), (shared, shared_loss) = trained(ALONE, micro_batch), trained(ranks, micro_batch)
+        pairs = zip(alone, shared, strict=True)
+        weights = max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
+        if ranks.first:
+            print(weights, abs(loss - shared_loss) / loss)
+    leave()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from repro import record as records
 from repro.errors import UserError
 from repro.model import Network
 from repro.report.terminal import Screen
-from repro.runner import choose_device
 from repro.train import checkpoint
+from repro.train.device import choose_device
 from tests.tiny import WORDS, make_image_folder, only_record, run_command
 
 pytestmark = pytest.mark.usefixtures("one_thread")

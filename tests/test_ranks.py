@@ -11,7 +11,8 @@ from repro import record as records
 from repro.config import Normalization
 from repro.errors import UserError
 from repro.ranks import ALONE, Ranks, from_environment
-from repro.runner import _check_shared, choose_device
+from repro.runner import _check_shared
+from repro.train.device import choose_device
 from tests.shared_step import ROUNDING
 from tests.tiny import WORDS, make_image_folder, make_training, only_record, run_command, tiny_config, tiny_data
 
