@@ -51,10 +51,10 @@ def _compare(arguments: Sequence[str]) -> None:
 
 def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> dict[Path, bytes]:
     """Every file that the records give."""
-    texts = {folder / name: text for name, text in (tables.render(runs) | claims.render(runs)).items()}
-    for asked in map(suites.read, choices("suite")):
-        if any(run.setup == asked.setup for run in runs):
-            texts[folder / f"suite-{asked.name}.md"] = suite.render(asked, runs)
+    asked = [one for one in map(suites.read, choices("suite")) if any(run.setup == one.setup for run in runs)]
+    names = tables.render(runs, asked) | claims.render(runs)
+    names |= {f"suite-{one.name}.md": suite.render(one, runs) for one in asked}
+    texts = {folder / name: text for name, text in names.items()}
     project = results_dir.resolve().parent
     if (text := readme.updated(project / "README.md", runs)) is not None:
         texts[project / "README.md"] = speed.updated(text, results_dir)

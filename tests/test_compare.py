@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,9 @@ def test_a_suite_has_a_page_that_can_be_printed(tmp_path: Path, capsys: pytest.C
     file_record(tmp_path, make_record("baseline"))
     assert call(tmp_path) == 0
     assert {"suite-cousins.md", "suite-source_differences.md"} <= contents(tmp_path).keys()
+    index = contents(tmp_path)["README.md"].decode()
+    links = set(re.findall(r"\]\((suite-\w+\.md)\)", index))
+    assert links == {name for name in contents(tmp_path) if name.startswith("suite-")}
     capsys.readouterr()
     assert call(tmp_path, "suite=cousins") == 0
     assert capsys.readouterr().out.encode() == contents(tmp_path)["suite-cousins.md"]

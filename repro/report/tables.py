@@ -16,6 +16,7 @@ from repro.experiments import BASELINE, ablations
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
 from repro.report.copies import remark
 from repro.report.effects import MAIN, MEASURES, TOPS, Arm, Comparison, Measure, base_hash, comparisons, run_command
+from repro.suites import Suite
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,8 +66,8 @@ def published() -> list[Published]:
         return [Published(**row) for row in csv.DictReader(file)]
 
 
-def render(runs: Iterable[Record]) -> dict[str, str]:
-    """File name -> content of all tables and of their index."""
+def render(runs: Iterable[Record], suites: Iterable[Suite] = ()) -> dict[str, str]:
+    """File name -> content of all tables and of their index, which leads to the pages of suites too."""
     files = {}
     index = []
     for name, group in groupby(comparisons(runs), key=stem):
@@ -75,8 +76,9 @@ def render(runs: Iterable[Record]) -> dict[str, str]:
         files[f"{name}.csv"] = _csv([_flat(part, arm) for part in parts for arm in part.arms])
         index += [_index_row(part) for part in parts]
     header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
-    claims = "[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n"
-    return {**files, "README.md": f"# Tables\n\n{WRITTEN_BY}\n{claims}\n{markdown(header, index)}"}
+    links = ["[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n"]
+    links += [f"[Suite `{suite.name}`](suite-{suite.name}.md): {suite.question}\n" for suite in suites]
+    return {**files, "README.md": "\n".join(["# Tables\n", WRITTEN_BY, *links, markdown(header, index)])}
 
 
 def against_baseline(run: Record, results_dir: str | Path) -> "RenderableType":
