@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from repro.model.lrn import LocalResponseNorm
 
-pytest.importorskip("triton", reason="no Triton on this system")
+triton = pytest.importorskip("triton", reason="no Triton on this system")
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from repro.model import lrn_triton  # noqa: E402
 
 # The interpreter is chosen when a kernel is defined, so it has a process of its own.
 CHECK = """
@@ -48,6 +53,29 @@ def test_the_interpreter_gives_the_float64_formula_to_rounding() -> None:
     program = f"import os; os.environ['TRITON_INTERPRET'] = '1'\n{CHECK}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16"])
+def test_the_kernels_compile_for_gpus_that_are_not_here(
+    kind: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an A100 and an H100, to the machine's code; what several windows need is loaded once."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    n, fixed = 5, {"positions": 1, "half": 2, "block_places": 16, "block_maps": 128}
+    types = dict.fromkeys(("x", "y", "gradient", "out"), f"*{kind}") | dict.fromkeys(("places", "maps"), "i32")
+    for kernel, more, loads in (
+        (lrn_triton._forward, {}, n),
+        (lrn_triton._backward, {"after_relu": True}, 3 * n - 1),
+    ):
+        constants = fixed | more
+        signature = {name: "constexpr" if name in constants else types.get(name, "fp32") for name in kernel.arg_names}
+        source = ASTSource(kernel, signature, constants)
+        compiled = triton.compile(source, GPUTarget("cuda", capability, 32), lrn_triton.OPTIONS)
+        assert compiled.asm["cubin"]
+        assert compiled.asm["ttgir"].count("tt.load") == loads
+        assert compiled.asm["ttgir"].count("tt.store") == 1
 
 
 @pytest.mark.cuda
