@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from repro.config import Neighbourhood, NormConfig
 from repro.model import lrn_cpu
+from repro.model.lrn_window import BETA
 
 
 def _sum_over_maps(x: Tensor, n: int, columns: int, scale: float) -> Tensor:
@@ -47,8 +48,8 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _power(d: Tensor, beta: float) -> Tensor:
-    """d^-beta; for the paper's 0.75 two square roots, several times faster than pow."""
-    if beta == 0.75:
+    """d^-beta; for the paper's two square roots, several times faster than pow."""
+    if beta == BETA:
         root = d.rsqrt()
         return root * root.sqrt()
     return d.pow(-beta)

@@ -9,34 +9,30 @@ import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from repro.files import user_cache
-
-if TYPE_CHECKING:
-    from repro.model.lrn import LocalResponseNorm
+from repro.model.lrn_window import BETA, Window
 
 SOURCE = Path(__file__).with_name("lrn.cpp")
 # Inexact shortcuts (-ffast-math) stay off: a NaN must come through, for it is how a run that diverges is known.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++")
-BETA = 0.75
 
 
-def serves(layer: "LocalResponseNorm", x: Tensor) -> bool:
+def serves(layer: Window, x: Tensor) -> bool:
     """Whether there is a kernel for this layer and tensor (N, C, H, W), and a compiler to make it with."""
     return layer.beta == BETA and x.dtype in _NAMES and x.device.type == "cpu" and _library() is not None
 
 
-def forward(layer: "LocalResponseNorm", x: Tensor) -> Tensor:
+def forward(layer: Window, x: Tensor) -> Tensor:
     """LRN of a dense (N, C, H, W); same shape, type and layout out."""
     return _call("forward", layer, x)
 
 
-def backward(layer: "LocalResponseNorm", x: Tensor, gradient: Tensor) -> Tensor:
+def backward(layer: Window, x: Tensor, gradient: Tensor) -> Tensor:
     """The input's gradient (N, C, H, W) from that of the output, both laid out alike."""
     return _call("backward", layer, x, gradient)
 
@@ -54,7 +50,7 @@ class _Window(ctypes.Structure):
     )
 
 
-def _call(name: str, layer: "LocalResponseNorm", *tensors: Tensor) -> Tensor:
+def _call(name: str, layer: Window, *tensors: Tensor) -> Tensor:
     x, out = tensors[0], torch.empty_like(tensors[0])
     count, maps, height, width = x.shape
     columns = 1 if layer.pixels else layer.columns

@@ -5,17 +5,13 @@ loads again, from the first-level cache, n numbers in the forward pass and 3 n -
 the denominators of the neighbours anew instead of storing them.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from repro.model.lrn import LocalResponseNorm
+from repro.model.lrn_window import BETA, Window
 
-BETA = 0.75
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 NUMBERS = 2048
 """Numbers a program, about."""
@@ -23,13 +19,13 @@ OPTIONS = {"enable_fp_fusion": True}
 """Of the compiler: products may be added in one rounding, as on CPUs; Triton 3.9 warns where this is left open."""
 
 
-def serves(layer: "LocalResponseNorm", x: Tensor) -> bool:
+def serves(layer: Window, x: Tensor) -> bool:
     """Whether there is a kernel for this layer and tensor (N, C, H, W)."""
     over_maps = not layer.pixels and x.shape[1] <= NUMBERS
     return over_maps and layer.beta == BETA and x.is_cuda and x.dtype in TYPES
 
 
-def forward(layer: "LocalResponseNorm", x: Tensor) -> Tensor:
+def forward(layer: Window, x: Tensor) -> Tensor:
     """LRN of a dense (N, C, H, W); same shape, type and layout out."""
     out = torch.empty_like(x)
     grid, sizes, blocks = _tiles(layer, x)
@@ -37,7 +33,7 @@ def forward(layer: "LocalResponseNorm", x: Tensor) -> Tensor:
     return out
 
 
-def backward(layer: "LocalResponseNorm", x: Tensor, gradient: Tensor) -> Tensor:
+def backward(layer: Window, x: Tensor, gradient: Tensor) -> Tensor:
     """The input's gradient (N, C, H, W) from that of the output, both laid out alike."""
     out = torch.empty_like(x)
     grid, sizes, blocks = _tiles(layer, x)
@@ -46,7 +42,7 @@ def backward(layer: "LocalResponseNorm", x: Tensor, gradient: Tensor) -> Tensor:
     return out
 
 
-def _tiles(layer: "LocalResponseNorm", x: Tensor) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
+def _tiles(layer: Window, x: Tensor) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
     """Grid; places, positions and maps; sizes fixed when a kernel is compiled.
 
     A place's maps lie `positions` apart: side by side in channels-last, H W apart in NCHW.
