@@ -65,7 +65,8 @@ Tables = dict[str, "pd.DataFrame"]
 
 def arms(words: list[str]) -> list[Arm]:
     """One for each name of `ablation=a,b` or `ablation=a,[b,c]`. UserError for what does not compose."""
-    from repro.experiments import BASELINE, chosen_ablations, compose, identify
+    from repro.experiments import BASELINE, chosen_ablations, compose
+    from repro.naming import identify
 
     names = [word.partition("=")[2] for word in words if word.startswith("ablation=")] or [BASELINE]
     if len(names) > 1:

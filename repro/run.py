@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from repro import experiments, suites
+from repro import experiments, naming, suites
 from repro.command import exit_code
 from repro.errors import UserError
 from repro.ranks import from_environment, leave
@@ -86,7 +86,7 @@ def _run(node: "DictConfig") -> None:
     from omegaconf import OmegaConf
 
     config, init_from = _fingerprinted(experiments.to_config(node))
-    label, difference = experiments.identify(config, experiments.chosen_ablations(HydraConfig.get().overrides.task))
+    label, difference = naming.identify(config, experiments.chosen_ablations(HydraConfig.get().overrides.task))
     plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
     from repro import runner
@@ -94,7 +94,7 @@ def _run(node: "DictConfig") -> None:
     from repro.report.tables import against_baseline
     from repro.report.terminal import Screen
 
-    identity = config_hash(experiments.settings(config))
+    identity = config_hash(naming.settings(config))
     wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
     with Screen() as screen:
         record = runner.run(wanted, screen)

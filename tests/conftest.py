@@ -6,11 +6,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+
+if TYPE_CHECKING:
+    from repro.config import Config
 
 LOOPBACK = ("127.", "::1", "localhost")
 IMAGES_PER_SECOND = pytest.StashKey[list[str]]()
@@ -121,3 +124,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("images/s, median")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[dict[tuple[str, str], "Config"]]:
+    """Every recipe in every setup; nothing composes them again."""
+    from repro import naming
+    from tests.places import plain_configs
+
+    configs = plain_configs()
+    flat = {place: naming.settings(config) for place, config in configs.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(naming, "plain_settings", lambda recipe, setup: flat[recipe, setup])
+        yield configs

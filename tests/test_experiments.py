@@ -1,12 +1,6 @@
-import copy
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from enum import Enum
-from functools import cache
-from itertools import product
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -14,20 +8,10 @@ from omegaconf import OmegaConf
 from repro import experiments
 from repro.config import Config, Net, Normalization
 from repro.errors import UserError
-from repro.experiments import (
-    ablations,
-    changes,
-    choices,
-    chosen_ablations,
-    compose,
-    difference,
-    identify,
-    named_keys,
-    normalise_arguments,
-    settings,
-)
+from repro.experiments import ablations, choices, compose, named_keys, normalise_arguments
+from repro.naming import changes, difference
+from tests.places import RECIPES, SETUPS, places, put
 
-RECIPES, SETUPS = ("paper", "source"), tuple(choices("setup"))
 REQUIRED = """
     no_lrn lrn_alpha_over_n lrn_across_columns lrn_before_relu lrn_spatial batch_norm
     nonoverlapping_pool average_pool sigmoid tanh leaky_relu elu no_dropout dropout_inverted dropout_0_3
@@ -38,41 +22,6 @@ REQUIRED = """
     no_momentum no_weight_decay decay_biases bias_lr_double freeze_conv1_late torch_sgd adam cosine plateau batch_256
     baseline
 """
-
-
-def places(name: str) -> list[tuple[str, str]]:
-    """Recipe and setup of each place that an ablation says it applies to."""
-    about = ablations()[name]
-    setups = [setup for setup in about.setups or SETUPS if net_of(setup) in (about.nets or [net_of(setup)])]
-    return [(recipe, setup) for recipe in about.recipes or RECIPES for setup in setups]
-
-
-@cache
-def net_of(setup: str) -> str:
-    return compose([f"setup={setup}"]).model.net.name
-
-
-def put(config: Config, keys: dict[str, Any]) -> Config:
-    """A copy with plain values set by dotted key."""
-    config = copy.deepcopy(config)
-    for key, value in keys.items():
-        *sections, leaf = key.split(".")
-        node: Any = config
-        for section in sections:
-            node = getattr(node, section)
-        old = getattr(node, leaf)
-        setattr(node, leaf, type(old)[value] if isinstance(old, Enum) else value)
-    return config
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[dict[tuple[str, str], Config]]:
-    """Every recipe in every setup, composed once for all tests: a composition takes a tenth of a second."""
-    configs = {place: compose([f"recipe={place[0]}", f"setup={place[1]}"]) for place in product(RECIPES, SETUPS)}
-    flat = {place: settings(config) for place, config in configs.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "plain_settings", lambda recipe, setup: flat[recipe, setup])
-        yield configs
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -155,79 +104,6 @@ def test_conv1_leaves_no_remainder(setup: str, plain: dict[tuple[str, str], Conf
     config = plain["paper", setup]
     if config.model.net.name == "alexnet":
         assert (config.data.crop + 3 - 11) % 4 == 0
-
-
-# ---- names -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("keys", "label"),
-    [
-        ({}, "baseline"),
-        ({"seed": 7, "results_dir": "elsewhere", "force": True}, "baseline"),
-        ({"data.root": "/data", "data.cache": "/cache", "train.device": "cpu"}, "baseline"),
-        ({"wandb.mode": "offline", "train.micro_batch": 32, "train.checkpoint_activations": True}, "baseline"),
-        ({"model.norm.kind": "none"}, "no_lrn"),
-        ({"model.activation": "tanh", "model.norm.kind": "none"}, "no_lrn+tanh"),
-        ({"augment.flip": False, "augment.random_crop": False}, "no_flip+no_random_crop"),
-        ({"augment.flip": False, "augment.random_crop": False, "augment.color_noise": "none"}, "no_augmentation"),
-        ({"optimizer.kind": "adam"}, "optimizer.kind=adam"),
-        ({"optimizer.kind": "adam", "optimizer.lr": 1e-4, "train.epochs": 3}, "adam+epochs=3"),
-        ({"model.init.std.conv1": 0.5, "data.unit_variance": True}, "unit_variance+std.conv1=0.5"),
-        ({"schedule.drops": [0.5, 0.75]}, "drops=0.5,0.75"),
-        ({"optimizer.clip_norm": 1.0, "data.skip_bad": True}, "skip_bad=true+clip_norm=1.0"),
-    ],
-)
-def test_a_run_is_named_after_what_it_changes(
-    keys: dict[str, Any], label: str, plain: dict[tuple[str, str], Config]
-) -> None:
-    config = plain["paper", "embedded"]
-    found, changed = identify(put(config, keys))
-    assert found == label
-    assert changed == {key: (settings(config)[key], value) for key, value in keys.items() if key in settings(config)}
-
-
-@pytest.mark.parametrize("name", choices("ablation"))
-def test_every_ablation_is_filed_under_its_own_name(name: str, plain: dict[tuple[str, str], Config]) -> None:
-    for place in places(name):
-        assert identify(put(plain[place], changes(name, *place)), [name])[0] == name
-
-
-def test_an_ablation_that_another_key_undoes_does_not_name_the_run() -> None:
-    words = ["ablation=no_lrn", "model.norm.kind=lrn"]
-    assert identify(compose(words), chosen_ablations(words)) == ("baseline", {})
-
-
-def test_long_names_are_cut_and_stay_apart(plain: dict[tuple[str, str], Config]) -> None:
-    names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-    keys = {f"optimizer.decay_factor.{name}": 2.0 for name in names}
-    one, _ = identify(put(plain["paper", "embedded"], keys))
-    other, _ = identify(put(plain["paper", "embedded"], {**keys, "optimizer.decay_factor.fc8": 3.0}))
-    assert len(one) == len(other) == experiments.LONGEST_LABEL
-    assert one != other
-    assert re.fullmatch(r"[\w.,+=-]+", one)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["setup=cifar10", "ablation=no_pca_color"], r"setup=cifar10; it applies to model.net=alexnet$"),
-        (["recipe=source", "ablation=crop_per_32"], r"recipe=source setup=embedded; it applies to recipe=paper and"),
-        (["ablation=[sigmoid,tanh]"], r"sigmoid and tanh both set model\.activation"),
-        (["ablation=[no_flip,no_augmentation]"], r"no_augmentation contains no_flip: write ablation=no_augmentation"),
-    ],
-)
-def test_ablations_that_do_not_apply_or_clash_are_refused(words: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        identify(compose(words), chosen_ablations(words))
-
-
-def test_the_difference_is_plain_and_has_both_values(plain: dict[tuple[str, str], Config]) -> None:
-    config = put(plain["paper", "embedded"], {"model.pool.kind": "average", "optimizer.clip_norm": 5.0})
-    assert difference(config, plain["paper", "embedded"]) == {
-        "model.pool.kind": ("max", "average"),
-        "optimizer.clip_norm": (None, 5.0),
-    }
 
 
 # ---- one line for every mistake --------------------------------------------------------------------------------------

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from repro import experiments
+from repro import experiments, naming
 from repro.errors import UserError
-from repro.experiments import ablations, chosen_ablations, compose, identify, normalise_arguments
+from repro.experiments import ablations, chosen_ablations, compose, normalise_arguments
+from repro.naming import identify
 
 APP = """
 import sys, hydra
 from hydra.core.hydra_config import HydraConfig
-from repro.experiments import EXPERIMENTS, chosen_ablations, identify, normalise_arguments, to_config
+from repro.experiments import EXPERIMENTS, chosen_ablations, normalise_arguments, to_config
+from repro.naming import identify
 
 def job(node):
     config = to_config(node)
@@ -33,7 +35,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of experiments/ that a test may spoil."""
     folder = tmp_path / "experiments"
     shutil.copytree(experiments.EXPERIMENTS, folder)
-    caches = (experiments._read, experiments.plain_settings, ablations)
+    caches = (experiments._read, naming.plain_settings, ablations)
     monkeypatch.setattr(experiments, "EXPERIMENTS", folder)
     for cache in caches:
         cache.cache_clear()

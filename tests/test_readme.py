@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from repro import compare, experiments, suites
+from repro import compare, experiments, naming, suites
 from repro.experiments import ablations, choices, compose
 
 README = Path(__file__).parents[1] / "README.md"
@@ -64,7 +64,7 @@ def test_the_example_ablation_can_be_added(tmp_path: Path, monkeypatch: pytest.M
     try:
         config = compose(["ablation=small_window"])
         assert config.model.norm.n == 3
-        assert experiments.identify(config, ["small_window"])[0] == "small_window"
+        assert naming.identify(config, ["small_window"])[0] == "small_window"
         assert "small_window" in ablations()
     finally:
         for cached in (experiments.ablations, experiments._read):

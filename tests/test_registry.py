@@ -5,7 +5,8 @@ import pytest
 
 from repro import record, registry
 from repro.config import Config
-from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_keys, settings
+from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_keys
+from repro.naming import settings
 from repro.report import index as page
 
 RECIPES = ("paper", "source")

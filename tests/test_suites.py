@@ -4,7 +4,8 @@ import pytest
 
 from repro import suites
 from repro.errors import UserError
-from repro.experiments import changes, choices, compose, normalise_arguments
+from repro.experiments import choices, compose, normalise_arguments
+from repro.naming import changes
 from repro.report.ledger import recipe_differences
 from repro.suites import expand, read
 

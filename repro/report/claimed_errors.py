@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise, product
 
 from repro import stats
-from repro.experiments import BASELINE, ablations, compose, difference
+from repro.experiments import BASELINE, ablations, compose
+from repro.naming import difference
 from repro.record import TEN_CROPS
 from repro.report.effects import MAIN, TOPS, Arm, Comparison, Measure, settings
 from repro.report.tables import CROP_WORDS, Published, interval, published

@@ -11,7 +11,7 @@ from repro import stats
 from repro.config import Config
 from repro.errors import UserError
 from repro.experiments import BASELINE, ablations, flatten
-from repro.experiments import settings as schema_settings
+from repro.naming import settings as schema_settings
 from repro.record import COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
 
 TOPS = ("top1", "top5")

@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from repro import suites
-from repro.experiments import BASELINE, EXPERIMENTS, ablations, changed, choices, flatten, named_keys, plain_settings
+from repro.experiments import BASELINE, EXPERIMENTS, ablations, choices, flatten, named_keys
+from repro.naming import changed, plain_settings
 from repro.record import Record
 from repro.report import ledger
 from repro.report.effects import plain_text

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from repro.experiments import EXPERIMENTS, changed, plain_settings
+from repro.experiments import EXPERIMENTS
+from repro.naming import changed, plain_settings
 from repro.record import Record
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Comparison, comparisons, plain_text

@@ -8,7 +8,8 @@ from typing import Any
 from repro import stats
 from repro.config import Net
 from repro.describe import DEFAULT_CLASSES, layer_table, total
-from repro.experiments import BASELINE, changed, changes, compose, named_keys, plain_settings
+from repro.experiments import BASELINE, compose, named_keys
+from repro.naming import changed, changes, plain_settings
 from repro.record import CENTRE, Record
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Arm, effect_of, plain_text

@@ -5,7 +5,8 @@ import pytest
 
 from repro import record
 from repro.config import Config
-from repro.experiments import ablations, changes, choices, settings
+from repro.experiments import ablations, choices
+from repro.naming import changes, settings
 from repro.report import copies, ledger
 from repro.report.ledger import HEADER, NOT_MEASURED, Row, read, recipe_differences
 from tests.synthetic import file_record, make_record

@@ -1,0 +1,80 @@
+import re
+from typing import Any
+
+import pytest
+
+from repro.config import Config
+from repro.errors import UserError
+from repro.experiments import choices, chosen_ablations, compose
+from repro.naming import LONGEST_LABEL, changes, difference, identify, settings
+from tests.places import places, put
+
+
+@pytest.mark.parametrize(
+    ("keys", "label"),
+    [
+        ({}, "baseline"),
+        ({"seed": 7, "results_dir": "elsewhere", "force": True}, "baseline"),
+        ({"data.root": "/data", "data.cache": "/cache", "train.device": "cpu"}, "baseline"),
+        ({"wandb.mode": "offline", "train.micro_batch": 32, "train.cuda_graph": True}, "baseline"),
+        ({"model.norm.kind": "none"}, "no_lrn"),
+        ({"model.activation": "tanh", "model.norm.kind": "none"}, "no_lrn+tanh"),
+        ({"augment.flip": False, "augment.random_crop": False}, "no_flip+no_random_crop"),
+        ({"augment.flip": False, "augment.random_crop": False, "augment.color_noise": "none"}, "no_augmentation"),
+        ({"optimizer.kind": "adam"}, "optimizer.kind=adam"),
+        ({"optimizer.kind": "adam", "optimizer.lr": 1e-4, "train.epochs": 3}, "adam+epochs=3"),
+        ({"model.init.std.conv1": 0.5, "data.unit_variance": True}, "unit_variance+std.conv1=0.5"),
+        ({"schedule.drops": [0.5, 0.75]}, "drops=0.5,0.75"),
+        ({"optimizer.clip_norm": 1.0, "data.skip_bad": True}, "skip_bad=true+clip_norm=1.0"),
+    ],
+)
+def test_a_run_is_named_after_what_it_changes(
+    keys: dict[str, Any], label: str, plain: dict[tuple[str, str], Config]
+) -> None:
+    config = plain["paper", "embedded"]
+    found, changed = identify(put(config, keys))
+    assert found == label
+    assert changed == {key: (settings(config)[key], value) for key, value in keys.items() if key in settings(config)}
+
+
+@pytest.mark.parametrize("name", choices("ablation"))
+def test_every_ablation_is_filed_under_its_own_name(name: str, plain: dict[tuple[str, str], Config]) -> None:
+    for place in places(name):
+        assert identify(put(plain[place], changes(name, *place)), [name])[0] == name
+
+
+def test_an_ablation_that_another_key_undoes_does_not_name_the_run() -> None:
+    words = ["ablation=no_lrn", "model.norm.kind=lrn"]
+    assert identify(compose(words), chosen_ablations(words)) == ("baseline", {})
+
+
+def test_long_names_are_cut_and_stay_apart(plain: dict[tuple[str, str], Config]) -> None:
+    names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    keys = {f"optimizer.decay_factor.{name}": 2.0 for name in names}
+    one, _ = identify(put(plain["paper", "embedded"], keys))
+    other, _ = identify(put(plain["paper", "embedded"], {**keys, "optimizer.decay_factor.fc8": 3.0}))
+    assert len(one) == len(other) == LONGEST_LABEL
+    assert one != other
+    assert re.fullmatch(r"[\w.,+=-]+", one)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["setup=cifar10", "ablation=no_pca_color"], r"setup=cifar10; it applies to model.net=alexnet$"),
+        (["recipe=source", "ablation=crop_per_32"], r"recipe=source setup=embedded; it applies to recipe=paper and"),
+        (["ablation=[sigmoid,tanh]"], r"sigmoid and tanh both set model\.activation"),
+        (["ablation=[no_flip,no_augmentation]"], r"no_augmentation contains no_flip: write ablation=no_augmentation"),
+    ],
+)
+def test_ablations_that_do_not_apply_or_clash_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        identify(compose(words), chosen_ablations(words))
+
+
+def test_the_difference_is_plain_and_has_both_values(plain: dict[tuple[str, str], Config]) -> None:
+    config = put(plain["paper", "embedded"], {"model.pool.kind": "average", "optimizer.clip_norm": 5.0})
+    assert difference(config, plain["paper", "embedded"]) == {
+        "model.pool.kind": ("max", "average"),
+        "optimizer.clip_norm": (None, 5.0),
+    }
