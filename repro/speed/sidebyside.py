@@ -87,14 +87,15 @@ def rate(
 ) -> Callable[[], float]:
     """A measure of units of work a second; a call of `function` does `work` of them.
 
-    Warms up at once, and by one call before each value: the others have had the caches in between.
+    Warms up at once, and by one call before each value of several calls: the others have had the caches in between.
     """
     for _ in range(WARM_UP):
         function()
     calls = max(1, math.ceil(least / max(seconds(function, 1, device), 1e-6)))
 
     def measure() -> float:
-        function()
+        if calls > 1:  # one long call fills them itself
+            function()
         return calls * work / seconds(function, calls, device)
 
     return measure

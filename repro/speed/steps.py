@@ -20,7 +20,7 @@ from repro.train.tally import Tally
 
 CLASSES = 1000
 BATCH = {"cpu": 64, "cuda": 128}
-ROUNDS = 15
+ROUNDS = 21
 """Many short visits: a shared machine can lose half its speed for tens of seconds, between two of a round too."""
 LEAST_SECONDS = 0.6
 Step = Callable[[], None]

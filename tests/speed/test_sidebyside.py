@@ -29,7 +29,11 @@ def test_candidates_take_turns_and_the_order_turns_round() -> None:
     assert rounds == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
 
 
-def test_a_rate_counts_work_and_leaves_the_first_calls_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("least", "timed"), [(1.0, 1 + 4), (0.2, 1)])
+def test_a_rate_counts_work_and_leaves_the_first_calls_out(
+    least: float, timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call takes a quarter second: four make the value after one more, or one alone does."""
     clock, calls = [0.0], [0]
 
     def work() -> None:
@@ -37,10 +41,10 @@ def test_a_rate_counts_work_and_leaves_the_first_calls_out(monkeypatch: pytest.M
         clock[0] += 10.0 if calls[0] <= sidebyside.WARM_UP else 0.25
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    measure = rate(work, 8, CPU, least=1.0)
+    measure = rate(work, 8, CPU, least)
     assert calls[0] == sidebyside.WARM_UP + 1
     assert measure() == pytest.approx(8 / 0.25)
-    assert calls[0] == sidebyside.WARM_UP + 1 + 1 + 4  # one more, and four of a quarter second make a value
+    assert calls[0] == sidebyside.WARM_UP + 1 + timed
 
 
 @pytest.mark.cuda
