@@ -104,8 +104,6 @@ def _begin(wanted: Run, device: torch.device, held: ExitStack) -> Record | None:
     """Takes the run's place; the finished record, where there is one."""
     records.prepare_results(wanted.config.results_dir)
     held.enter_context(_only_one(wanted))
-    if wanted.config.force:
-        checkpoint.delete(wanted.raw)
     return _finished(wanted, device)
 
 
@@ -204,6 +202,8 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     torch.manual_seed(config.seed)
     memory.keep_freed(device)
     memory.reset_peak(device)
+    if config.force:
+        ranks.decided(lambda: checkpoint.delete(wanted.raw))
     identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
     network = build(config, len(data.classes))
     if wanted.init_from is not None:

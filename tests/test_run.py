@@ -298,6 +298,19 @@ def test_ctrl_c_before_the_first_epoch_has_ended_starts_over(
     assert content(only_record(results)) == singles[0]
 
 
+def test_a_forced_run_that_cannot_begin_leaves_the_checkpoint(
+    start: Start, results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undo = interrupt(monkeypatch, epoch=2)
+    assert start() == 130
+    undo()
+    (checkpoint,) = results.rglob("checkpoint.pt")
+    before = checkpoint.read_bytes()
+    nowhere = f"data.root={tmp_path / 'nowhere'}"
+    assert run_command(*WORDS, nowhere, f"results_dir={results}", "force=true") == 2
+    assert checkpoint.read_bytes() == before
+
+
 def test_a_forced_run_starts_from_the_beginning(
     start: Start,
     results: Path,
