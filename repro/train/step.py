@@ -73,7 +73,7 @@ class TrainingStep:
         with arithmetic(self.device, self.config.train.precision):
             logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, reduction="sum")
-        (loss * (self.ranks.count / count)).backward()  # the wrapper takes the mean over processes
+        (loss / count * self.ranks.count).backward()  # the wrapper takes the mean over processes
         tally.loss += loss.detach()
         tally.wrong += (logits.argmax(1) != y).sum()
 
