@@ -42,24 +42,26 @@ def race(device: torch.device) -> Measured:
             f"ours, {precision.name}": (ours, config),
             f"torchvision's alexnet, {precision.name}": (torchvision_alexnet, config),
         }
-    with ExitStack() as stack:
-        measures = {
-            name: stack.enter_context(apart(measure, make, config, device))
-            for name, (make, config) in candidates.items()
-        }
-        return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {batch}")
+    return _side_by_side(candidates, device)
 
 
 def race_graph(device: torch.device) -> Measured:
     """Images/s of one update in bf16, its kernels started one by one and as one graph."""
     batch = BATCH[device.type]
-    configs = {
-        "ours, bf16": configuration(batch, Precision.bf16),
-        "ours, bf16, as one graph": configuration(batch, Precision.bf16, "train.cuda_graph=true"),
+    candidates: dict[str, tuple[Maker, Config]] = {
+        "ours, bf16": (ours, configuration(batch, Precision.bf16)),
+        "ours, bf16, as one graph": (ours, configuration(batch, Precision.bf16, "train.cuda_graph=true")),
     }
+    return _side_by_side(candidates, device)
+
+
+def _side_by_side(candidates: dict[str, tuple[Maker, Config]], device: torch.device) -> Measured:
     with ExitStack() as stack:
-        measures = {name: stack.enter_context(apart(measure, ours, config, device)) for name, config in configs.items()}
-        return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {batch}")
+        measures = {
+            name: stack.enter_context(apart(measure, make, config, device))
+            for name, (make, config) in candidates.items()
+        }
+        return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {BATCH[device.type]}")
 
 
 def measure(make: Maker, config: Config, device: torch.device) -> Callable[[], float]:
