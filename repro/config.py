@@ -448,9 +448,11 @@ class TrainConfig:
     compile: bool = True
     """Fast paths, same result to rounding: LRN, and the gradient of a ReLU in front of it, by kernels of its own where
     the machine can compile them (C++ for CPUs, Triton for GPUs); conv1 over blocks of pixels, on CPUs in bf16."""
-    cuda_graph: bool = False
-    """On a GPU, record forward and backward pass of a whole batch once and replay them, same result: pays where the
-    host starts kernels more slowly than the GPU does them."""
+    cuda_graph: bool | None = None
+    """Record the step of a whole batch once as a CUDA graph and replay it, same result: the host starts all its kernels
+    by one call. None: on a GPU, where one process makes the run and the batch is not worked on in parts."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN try its algorithms and take the fastest: another run may take others, whose sums round otherwise."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`."""
 
@@ -520,6 +522,13 @@ class Config:
         """Learning rate per step at this batch size (linear scaling, Krizhevsky 2014, section 5)."""
         return self.optimizer.lr * self.train.batch_size / PAPER_BATCH
 
+    @property
+    def may_record(self) -> bool:
+        """Whether the step of a whole batch may be recorded as a CUDA graph, where there is one GPU for the run."""
+        train = self.train
+        in_parts = train.micro_batch is not None or train.checkpoint_activations
+        return not in_parts if train.cuda_graph is None else train.cuda_graph
+
     def check(self) -> None:
         """Raises UserError for the first value that cannot be."""
         for wrong, message in self._problems():
@@ -552,9 +561,9 @@ class Config:
             ),
             (
                 norm.kind is Normalization.batch_norm
-                and (self.train.micro_batch is not None or self.train.checkpoint_activations or self.train.cuda_graph),
-                "batch normalisation sees the parts of a batch, or sees it twice: leave train.micro_batch,"
-                " train.checkpoint_activations and train.cuda_graph out",
+                and (self.train.micro_batch is not None or self.train.checkpoint_activations),
+                "batch normalisation sees the parts of a batch, or sees it twice: leave train.micro_batch and"
+                " train.checkpoint_activations out",
             ),
         ]
 
@@ -594,7 +603,7 @@ class Config:
                 f"train.micro_batch={micro}: must divide train.batch_size={train.batch_size}",
             ),
             (
-                train.cuda_graph and (micro is not None or train.checkpoint_activations),
+                bool(train.cuda_graph) and (micro is not None or train.checkpoint_activations),
                 "train.cuda_graph=true records whole batches with all they keep: leave train.micro_batch and"
                 " train.checkpoint_activations out",
             ),

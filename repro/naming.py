@@ -31,6 +31,7 @@ _NOT_COMPARED = (
     "train.device",
     "train.compile",
     "train.cuda_graph",
+    "train.cudnn_benchmark",
     "train.micro_batch",
     "train.checkpoint_activations",
 )

@@ -25,8 +25,9 @@ from repro.report.terminal import Screen
 from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory
 from repro.train.device import choose_device
-from repro.train.evaluation import evaluate
+from repro.train.evaluation import evaluate, images_at_once
 from repro.train.loop import Training
+from repro.train.out_of_memory import advised
 from repro.train.precision import set_precision
 from repro.weights import load_into
 
@@ -198,7 +199,7 @@ def _check_data(config: Config, data: ImageData) -> None:
 def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen, ranks: Ranks) -> Training:
     """Everything seeded and in place, after the last checkpoint if there is one."""
     config = wanted.config
-    set_precision(config.train.precision)
+    set_precision(config.train.precision, config.train.cudnn_benchmark)
     torch.manual_seed(config.seed)
     memory.keep_freed(device)
     memory.reset_peak(device)
@@ -250,9 +251,10 @@ def _measure(training: Training) -> _Measured:
     """Both crop modes on the validation set, and the centre crops of the training set."""
     network, pixels, config = training.network, training.pixels, training.config.train
     ranks = training.ranks
-    centre = evaluate(network, training.data.val, pixels, config, ranks=ranks)
-    ten = evaluate(network, training.data.val, pixels, config, ten_crops=True, ranks=ranks)
-    train = evaluate(network, training.train_split, pixels, config, at_most=TRAIN_IMAGES_EVALUATED, ranks=ranks)
+    with advised(training.config, images_at_once(config)):
+        centre = evaluate(network, training.data.val, pixels, config, ranks=ranks)
+        ten = evaluate(network, training.data.val, pixels, config, ten_crops=True, ranks=ranks)
+        train = evaluate(network, training.train_split, pixels, config, at_most=TRAIN_IMAGES_EVALUATED, ranks=ranks)
     metrics = records.Metrics(
         records.Errors(centre.top1, centre.top5),
         records.Errors(ten.top1, ten.top5),

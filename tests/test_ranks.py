@@ -51,10 +51,15 @@ def test_a_process_is_alone_unless_told(monkeypatch: pytest.MonkeyPatch) -> None
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert choose_device("auto", Ranks(3, 4, 1)) == torch.device("cuda:1")
-    assert choose_device("auto", ALONE) == torch.device("cuda")
-    with pytest.raises(UserError, match=r"train.device=cuda:2: this machine has 2 CUDA devices"):
+    assert choose_device("auto", ALONE) == torch.device("cuda:0")
+    assert current == [torch.device("cuda:1"), torch.device("cuda:0")]
+    with pytest.raises(UserError, match=r"train.device=cuda: this machine has 2 CUDA devices, and 4 processes need"):
         choose_device("cuda", Ranks(2, 4, 2))
+    with pytest.raises(UserError, match=r"train.device=cuda:1: 4 processes would share one GPU"):
+        choose_device("cuda:1", Ranks(2, 4, 0))
 
 
 def test_two_processes_make_the_update_of_one_up_to_rounding() -> None:

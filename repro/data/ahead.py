@@ -1,6 +1,7 @@
-"""Crops cut ahead of the device by threads: reading the store and decoding JPEG files both release the interpreter.
+"""What the next batches need, made by threads while the device works on those before them.
 
-The draws are made in order by the thread that asks, so a batch is the same whatever was read ahead.
+Reading the store and decoding JPEG files both release the interpreter. The draws are made in order, so a batch is the
+same whatever was read ahead.
 """
 
 import os
@@ -8,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,7 +19,10 @@ from repro.data.augmentation import Windows, cut, cut_into
 from repro.data.store import Split
 
 AHEAD = 2  # batches beyond the one in use
+DRAWS_AHEAD = 8  # batches of a GPU: their draws take microseconds, which it would otherwise wait
 PART = 32  # images that a thread cuts at a time, so that all work on the next batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,67 @@ class Draw:
         return Draw(self.indices[rows], windows, None if self.noise is None else self.noise[rows])
 
 
-def cut_ahead(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> Iterator[tuple[Draw, Tensor]]:
-    """Each draw with its crops, as of `cut`; `pinned` in memory from which a GPU copies without the host.
+def made_ahead(items: Iterator[T], count: int) -> Iterator[T]:
+    """The same items in the same order, each made by a thread up to `count` before its turn.
 
-    An error of a thread is raised here. The threads end with the iteration, whatever ends it.
+    An error of the thread is raised here, in its turn. The thread ends with the iteration, whatever ends it.
     """
+    end = object()
+    waiting: deque[Future[T | object]] = deque()
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        try:
+            while True:
+                while len(waiting) < count:
+                    waiting.append(pool.submit(next, items, end))
+                item = waiting.popleft().result()
+                if item is end:
+                    return
+                yield cast(T, item)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def moved_ahead(batches: Iterator[tuple[Draw, Tensor]], device: torch.device) -> Iterator[tuple[Draw, Tensor]]:
+    """Each draw with its pinned crops copied to a GPU, on a stream of its own beside the steps before it."""
+    aside = torch.cuda.Stream(device)
+    waiting: deque[tuple[Draw, Tensor, torch.cuda.Event]] = deque()
+    for draw, crops in batches:
+        with torch.cuda.stream(aside):
+            there, copied = crops.to(device, non_blocking=True), torch.cuda.Event()
+            copied.record(aside)
+        waiting.append((draw, there, copied))
+        if len(waiting) > AHEAD:
+            yield _arrived(*waiting.popleft())
+    while waiting:
+        yield _arrived(*waiting.popleft())
+
+
+def _arrived(draw: Draw, crops: Tensor, copied: torch.cuda.Event) -> tuple[Draw, Tensor]:
+    """The steps that follow wait for the copy, on the device; its memory is theirs until they are done."""
+    current = torch.cuda.current_stream(crops.device)
+    current.wait_event(copied)
+    crops.record_stream(current)
+    return draw, crops
+
+
+def crops_ahead(split: Split, draws: Iterator[Draw], crop: int, device: torch.device) -> Iterator[tuple[Draw, Tensor]]:
+    """Each draw with its crops, as of `cut`, on the device."""
+    if device.type != "cuda":
+        yield from cut_ahead(split, draws, crop, pinned=False)
+        return
+    draws = made_ahead(draws, DRAWS_AHEAD)
     if isinstance(split.images, Tensor):  # on the device already
         for draw in draws:
             yield draw, cut(split.images, split.places(draw.indices), draw.windows, crop)
         return
+    yield from moved_ahead(cut_ahead(split, draws, crop, pinned=True), device)
+
+
+def cut_ahead(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> Iterator[tuple[Draw, Tensor]]:
+    """Each draw with its crops on the host; `pinned` in memory from which a GPU copies without the host.
+
+    An error of a thread is raised here. The threads end with the iteration, whatever ends it.
+    """
     waiting: deque[tuple[Draw, Tensor, list[Future[None]]]] = deque()
     with ThreadPoolExecutor(os.cpu_count(), "crops") as pool:
         try:

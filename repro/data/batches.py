@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from repro.config import Config, reached
-from repro.data.ahead import Draw, cut_ahead
+from repro.data.ahead import Draw, crops_ahead
 from repro.data.augmentation import Pixels, Windows, color_draws, on_device, random_windows
 from repro.data.store import ImageData, Split
 from repro.ranks import ALONE, Ranks
@@ -78,6 +78,6 @@ def _fixed_draws(place: tuple[int, int, bool], indices: np.ndarray, batch: int) 
 
 
 def _batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tuple[Tensor, Tensor]]:
-    for draw, crops in cut_ahead(split, draws, pixels.crop, pinned=pixels.device.type == "cuda"):
+    for draw, crops in crops_ahead(split, draws, pixels.crop, pixels.device):
         labels = torch.from_numpy(split.labels[draw.indices])
         yield pixels.prepare(crops, draw.windows, draw.noise), on_device(labels, pixels.device)

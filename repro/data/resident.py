@@ -18,6 +18,7 @@ def resident(data: ImageData, device: torch.device) -> ImageData:
     """The data with its images on the GPU, where they take at most a quarter of its free memory; else as it is."""
     if device.type != "cuda":
         return data
+    torch.cuda.empty_cache()  # what an earlier run of a sweep has left is free too
     free, _ = torch.cuda.mem_get_info(device)
     needed = sum(prod(split.images.shape) for split in (data.train, data.val))
     return on_gpu(data, device) if needed <= SHARE * free else data

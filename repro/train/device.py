@@ -9,19 +9,27 @@ from repro.ranks import ALONE, Ranks
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` as a device; of several GPUs a process takes the one of its number.
 
-    UserError where the machine lacks it.
+    A GPU becomes the current one: events, streams and Triton's kernels belong to it from now on. UserError where the
+    machine lacks it, or where processes that share a run would share a GPU.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and ranks.count > 1:
-        name = f"cuda:{ranks.local}"
+    chosen = name
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    if chosen == "cuda":
+        chosen = f"cuda:{ranks.local}"
+    elif chosen.startswith("cuda:") and ranks.count > 1:
+        raise UserError(f"train.device={name}: {ranks.count} processes would share one GPU: write train.device=cuda")
     try:
-        device = torch.device(name)
+        device = torch.device(chosen)
     except RuntimeError as error:
         raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"train.device={name}: choose auto, cpu, cuda or cuda:N")
-    # torch keeps an index in one byte, so that a large one comes out negative
-    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
-        raise UserError(f"train.device={name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type == "cuda":
+        there = torch.cuda.device_count()
+        # torch keeps an index in one byte, so that a large one comes out negative
+        if not 0 <= (device.index or 0) < there:
+            share = f", and {ranks.count} processes need one each" if ranks.count > 1 else ""
+            raise UserError(f"train.device={name}: this machine has {there} CUDA devices{share}")
+        torch.cuda.set_device(device)
     return device

@@ -30,22 +30,27 @@ class Evaluation:
 def probabilities(
     network: Network, split: Split, pixels: Pixels, train: TrainConfig, ten_crops: bool, indices: np.ndarray
 ) -> Tensor:
-    """Softmax outputs (N, classes); for ten crops the mean of the ten softmax outputs, not of the logits.
+    """Softmax outputs (N, classes) on the device; for ten crops the mean of the ten softmax outputs, not of the logits.
 
     Takes twice as many images at once as a training step, which keeps activations and gradients too.
     """
     network.eval()
-    at_once = 2 * (train.micro_batch or train.batch_size)
+    at_once = images_at_once(train)
     places = ten_windows(pixels.border) if ten_crops else [ten_windows(pixels.border)[2]]
-    total = torch.zeros(())
+    total = torch.zeros((), device=pixels.device)
     for place in places:
         outputs = []
         for images, _ in fixed_batches(split, pixels, place, indices, at_once):
             with arithmetic(pixels.device, train.precision):
                 logits = network(images)
-            outputs.append(F.softmax(logits.float(), dim=1).cpu())
+            outputs.append(F.softmax(logits.float(), dim=1))
         total = total + torch.cat(outputs) / len(places)
     return total
+
+
+def images_at_once(train: TrainConfig) -> int:
+    """How many images `probabilities` works on at a time."""
+    return 2 * (train.micro_batch or train.batch_size)
 
 
 def evaluate(
@@ -59,12 +64,12 @@ def evaluate(
 ) -> Evaluation:
     """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it; shared by several processes.
 
-    With five classes or fewer the top-5 error is 0.
+    With five classes or fewer the top-5 error is 0. A GPU is waited for once, when it has done all images.
     """
     count = len(split.labels)
     indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
     whole, indices = len(indices), indices[ranks.rows(len(indices))]
-    outputs = probabilities(network, split, pixels, train, ten_crops, indices)
+    outputs = probabilities(network, split, pixels, train, ten_crops, indices).cpu()
     labels = torch.from_numpy(split.labels[indices])
     guesses = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
     hits = guesses == labels[:, None]

@@ -1,58 +1,89 @@
-"""Forward and backward pass of a whole batch as one CUDA graph: the host starts all its kernels by one call."""
+"""A training step as one CUDA graph, update included: the host starts all its kernels by one call.
 
-from collections.abc import Callable
+A graph holds the numbers that Python gave to its kernels when it was recorded. A learning rate changes during a run, so
+the recorded update reads it from the device's memory.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from repro.errors import RunFailure
 from repro.train.tally import Tally
 
 WARM_UPS = 3
-"""Passes on a stream of their own before one is recorded, as PyTorch's notes on CUDA graphs have it."""
+"""Steps that are made kernel by kernel before one is recorded, as PyTorch's notes on CUDA graphs have it: libraries
+prepare themselves, and the optimizer makes its state."""
 
 
-class RecordedPass:
-    """A pass over batches of one shape, which leaves its gradients in the parameters and adds to a tally.
+class Rates:
+    """The learning rates of an optimizer's parameter groups, as tensors () on the device."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        """The groups' own rates stay numbers, which the schedule sets."""
+        self.groups = optimizer.param_groups
+        self.tensors = [torch.zeros((), device=device) for _ in self.groups]
+        self.written: list[float | None] = [None] * len(self.groups)
+        self.write()
+
+    def write(self) -> None:
+        """Brings the tensors to the groups' rates; those that have not changed are left alone."""
+        for number, (group, tensor) in enumerate(zip(self.groups, self.tensors, strict=True)):
+            if self.written[number] != group["lr"]:
+                tensor.fill_(group["lr"])
+                self.written[number] = group["lr"]
+
+    @contextmanager
+    def in_groups(self) -> Iterator[None]:
+        """Within, the groups have the tensors for rates: an update that is recorded reads them."""
+        numbers = [group["lr"] for group in self.groups]
+        try:
+            for group, tensor in zip(self.groups, self.tensors, strict=True):
+                group["lr"] = tensor
+            yield
+        finally:
+            for group, number in zip(self.groups, numbers, strict=True):
+                group["lr"] = number
+
+
+class RecordedStep:
+    """A step over batches of one shape, which updates the weights and adds to a tally.
 
     Recording it changes neither the weights nor which random numbers come next.
     """
 
-    def __init__(self, work: Callable[[Tensor, Tensor, Tally], None], network: nn.Module, like: Tensor) -> None:
-        """`work` takes images as `like` (N, 3, crop, crop), labels (N,) and a tally. RunFailure where it must wait."""
-        self.work, self.parameters = work, list(network.parameters())
-        self.images, self.tally = like.clone(), Tally.on(like.device)
-        self.labels = torch.zeros(len(like), dtype=torch.int64, device=like.device)
-        with torch.random.fork_rng([like.device] if like.is_cuda else []):
-            self.replay = record(self._run)
-        self.gradients = [parameter.grad for parameter in self.parameters]
+    def __init__(
+        self,
+        step: Callable[[Tensor, Tensor, Tally], None],
+        optimizer: torch.optim.Optimizer,
+        images: Tensor,
+        labels: Tensor,
+    ) -> None:
+        """`step` takes images (N, 3, crop, crop), labels (N,) and a tally. RunFailure where it must wait."""
+        self.images, self.labels, self.tally = images.clone(), labels.clone(), Tally.on(images.device)
+        self.rates = Rates(optimizer, images.device)
+
+        def run() -> None:
+            self.tally.sums.zero_()
+            step(self.images, self.labels, self.tally)
+
+        with torch.random.fork_rng([images.device] if images.is_cuda else []), self.rates.in_groups():
+            self.replay = record(run)
 
     def __call__(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
-        """As `work`; the gradients replace those that were there."""
+        """As `step`, at the rates that the optimizer's groups have now."""
         self.images.copy_(images)
         self.labels.copy_(labels)
+        self.rates.write()
         self.replay()
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient  # the optimizer and smaller batches drop or replace it
-        tally.loss += self.tally.loss
-        tally.wrong += self.tally.wrong
-
-    def _run(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None  # so that the pass writes its gradients and adds to none
-        self.tally.loss.zero_()
-        self.tally.wrong.zero_()
-        self.work(self.images, self.labels, self.tally)
+        tally.sums += self.tally.sums
 
 
 def record(run: Callable[[], None]) -> Callable[[], None]:
-    """What repeats a run's kernels on the same memory. RunFailure where one cannot be recorded."""
-    aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(aside)
+    """What repeats the kernels of `run` on the same memory. RunFailure where one cannot be recorded."""
+    graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
             run()
@@ -60,5 +91,5 @@ def record(run: Callable[[], None]) -> Callable[[], None]:
         raise
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise RunFailure(f"a step cannot be recorded as a CUDA graph ({reason}): leave train.cuda_graph out") from error
+        raise RunFailure(f"a step cannot be recorded as a CUDA graph ({reason}): set train.cuda_graph=false") from error
     return graph.replay

@@ -20,8 +20,9 @@ from repro.errors import UserError
 from repro.model import Network
 from repro.ranks import ALONE, Ranks
 from repro.train import checkpoint
-from repro.train.evaluation import Evaluation, evaluate
+from repro.train.evaluation import Evaluation, evaluate, images_at_once
 from repro.train.optimizer import make_optimizer
+from repro.train.out_of_memory import advised
 from repro.train.schedule import Schedule
 from repro.train.step import TrainingStep
 from repro.train.tally import Look, Tally
@@ -71,9 +72,10 @@ class Training:
 
     def __post_init__(self) -> None:
         """Moves the network to the device; channels-last is the faster layout for its convolutions."""
-        self.network.to(self.device).to(memory_format=torch.channels_last)
-        self.data = resident(self.data, self.device)
-        self.pixels = Pixels(self.config, self.data, self.device)
+        with advised(self.config, None):
+            self.network.to(self.device).to(memory_format=torch.channels_last)
+            self.data = resident(self.data, self.device)
+            self.pixels = Pixels(self.config, self.data, self.device)
         self.train_split, self.minival = held_out(self.config, self.data)
         self.optimizer = make_optimizer(self.network, self.config.optimizer)
         self.step = TrainingStep(self.config, self.network, self.optimizer, self.device, self.ranks)
@@ -123,20 +125,18 @@ class Training:
             if last or step % REPORT_STEPS == REPORT_STEPS - 1:
                 looks.append((step, tally.look(self.ranks)))
             while len(looks) > (0 if last else LOOKS_BEHIND[self.device.type]):
-                tally.seconds = time.perf_counter() - start
-                if not self._report(epoch, *looks.popleft(), tally.seconds):
+                at, look = looks.popleft()
+                loss, error = look.means()
+                tally.seconds = time.perf_counter() - start  # when the device has done the step, not when it was asked
+                self.on_progress(Progress(epoch, at, self.steps, loss, error, look.images / tally.seconds))
+                if not math.isfinite(loss):
                     self.diverged = True
                     return tally, [*events, NOT_FINITE]
         return tally, events
 
-    def _report(self, epoch: int, step: int, look: Look, seconds: float) -> bool:
-        """Tells how far the epoch is; whether the loss is finite."""
-        loss, error = look.means()
-        self.on_progress(Progress(epoch, step, self.steps, loss, error, look.images / seconds))
-        return math.isfinite(loss)
-
     def _evaluate(self, split: Split) -> Evaluation:
-        return evaluate(self.network, split, self.pixels, self.config.train, ranks=self.ranks)
+        with advised(self.config, images_at_once(self.config.train)):
+            return evaluate(self.network, split, self.pixels, self.config.train, ranks=self.ranks)
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
         loss, error = tally.look(self.ranks).means()

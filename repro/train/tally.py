@@ -29,8 +29,8 @@ class Look:
 class Tally:
     """Sums over an epoch's batches."""
 
-    loss: Tensor
-    wrong: Tensor
+    sums: Tensor
+    """(2,) float64 on the device: loss in nats, and wrong answers."""
     images: int = 0
     """Of whole batches."""
     seconds: float = 0.0
@@ -38,11 +38,15 @@ class Tally:
     @classmethod
     def on(cls, device: torch.device) -> "Tally":
         """An empty one."""
-        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
+        return cls(torch.zeros(2, device=device, dtype=torch.float64))
+
+    def add(self, loss: Tensor, wrong: Tensor) -> None:
+        """Adds the summed loss in nats and the number of wrong answers of some images, both of shape ()."""
+        self.sums += torch.stack((loss.detach().double(), wrong.double()))
 
     def look(self, ranks: Ranks = ALONE) -> Look:
         """Asks for the sums as they stand now, over all processes."""
-        sums = torch.stack((self.loss, self.wrong.double()))
+        sums = self.sums.clone()
         ranks.add_up(sums)
         if not sums.is_cuda:
             return Look(sums, self.images, None)

@@ -1,77 +1,25 @@
-from collections.abc import Callable
+"""A recorded step; `tests/test_pretended_gpu.py` has whole runs of it on a GPU that is not there."""
+
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from repro.config import Config
+from repro.config import OptimizerKind
 from repro.data.resident import resident
 from repro.errors import RunFailure
 from repro.train import graph
 from repro.train.loop import Training
 from tests.tiny import IDENTITY, make_training, tiny_config, tiny_data
 
-IMAGES = 42  # in batches of 16: 16, 16, 10
-
-
-def recorded_config() -> Config:
-    config = tiny_config()
-    config.train.epochs, config.train.cuda_graph = 2, True
-    return config
-
-
-class OnHost:
-    """Stands for a GPU's graphs: like these it writes what a replay finds where the recorded pass wrote it."""
-
-    replays = 0
-
-    def __init__(self, training: Training) -> None:
-        self.parameters = list(training.network.parameters())
-
-    def gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-
-    def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        for _ in range(graph.WARM_UPS):
-            run()
-        recorded = self.gradients()
-
-        def replay() -> None:
-            self.replays += 1
-            run()
-            for there, gradient in zip(recorded, self.gradients(), strict=True):
-                there.copy_(gradient)
-
-        return replay
-
-
-def test_replayed_passes_make_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dropout masks, the smaller batch that ends an epoch, and a layer that is frozen half-way included."""
-    runs = []
-    for cuda_graph in (False, True):
-        config = recorded_config()
-        config.train.cuda_graph, config.schedule.conv1_freeze_at = cuda_graph, 0.7
-        training = make_training(config, tmp_path / str(cuda_graph), tiny_data(IMAGES))
-        host = OnHost(training)
-        monkeypatch.setattr(graph, "record", host.record)
-        training.run()
-        assert host.replays == (4 if cuda_graph else 0)
-        runs.append(training)
-    one_by_one, replayed = runs
-    for (name, ours), theirs in zip(
-        replayed.network.state_dict().items(), one_by_one.network.state_dict().values(), strict=True
-    ):
-        assert torch.equal(ours, theirs), name
-    timing = {"minutes", "images_per_second"}
-    for ours, theirs in zip(replayed.curve, one_by_one.curve, strict=True):
-        assert {key: ours[key] for key in ours.keys() - timing} == {key: theirs[key] for key in theirs.keys() - timing}
+IMAGES = 90  # in batches of 16: five whole ones and ten images
 
 
 class Refusing:
     """A recording that meets something which waits for the device."""
 
-    def __init__(self, graph: object) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None: ...
 
     def __enter__(self) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might ...")
@@ -79,39 +27,64 @@ class Refusing:
     def __exit__(self, *_: object) -> None: ...
 
 
-class Stream:
-    def wait_stream(self, stream: "Stream") -> None: ...
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 def test_what_cannot_be_recorded_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[int] = []
-    for name, value in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": Stream, "graph": Refusing}.items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-    with pytest.raises(
-        RunFailure, match=r"\(operation not permitted when stream is capturing\): leave train"
-    ) as caught:
-        graph.record(lambda: runs.append(1))
-    assert "\n" not in str(caught.value)
-    assert len(runs) == graph.WARM_UPS
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", Refusing)
+    told = r"\(operation not permitted when stream is capturing\): set train.cuda_graph=false$"
+    with pytest.raises(RunFailure, match=told):
+        graph.record(lambda: None)
+
+
+def test_the_rates_of_a_recorded_update_are_read_from_memory() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([{"params": [weight], "lr": 0.5}])
+    rates = graph.Rates(optimizer, torch.device("cpu"))
+    with rates.in_groups():
+        recorded = optimizer.param_groups[0]["lr"]
+    assert optimizer.param_groups[0]["lr"] == recorded == 0.5
+    optimizer.param_groups[0]["lr"] = 0.25
+    assert recorded == 0.5
+    rates.write()
+    assert recorded == 0.25
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "late events": {"schedule.conv1_freeze_at": 0.7, "schedule.drops": [0.4], "augment.color_noise_off_at": 0.5},
+    "clipped": {"optimizer.clip_norm": 1.0},
+    "adam": {"optimizer.kind": OptimizerKind.adam, "optimizer.lr": 1e-3},
+    "torch_sgd": {"optimizer.kind": OptimizerKind.torch_sgd, "schedule.drops": [0.4]},
+}
+
+
+def run_on_gpu(folder: Path, changes: dict[str, Any]) -> Training:
+    config, device = tiny_config(), torch.device("cuda:0")
+    config.train.epochs, config.train.compile = 2, True
+    for key, value in changes.items():
+        part, name = key.split(".")
+        setattr(getattr(config, part), name, value)
+    start = make_training(config, folder, tiny_data(IMAGES))
+    data = resident(start.data, device)
+    training = Training(config, start.network, data, device, start.folder, IDENTITY | {"device": "cuda"})
+    training.run()
+    return training
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu_replayed_passes_make_the_same_run(tmp_path: Path) -> None:
-    runs = []
-    for cuda_graph in (False, True):
-        config, device = recorded_config(), torch.device("cuda")
-        config.train.cuda_graph, config.train.compile = cuda_graph, True
-        start = make_training(config, tmp_path / str(cuda_graph), tiny_data(IMAGES))
-        data = resident(start.data, device)
-        training = Training(config, start.network, data, device, start.folder, IDENTITY | {"device": "cuda"})
-        training.run()
-        runs.append(training)
-    for ours, theirs in zip(runs[1].network.parameters(), runs[0].network.parameters(), strict=True):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_on_a_gpu_replayed_steps_make_the_same_run(variant: str, tmp_path: Path) -> None:
+    one_by_one, replayed = (
+        run_on_gpu(tmp_path / str(recorded), VARIANTS[variant] | {"train.cuda_graph": recorded})
+        for recorded in (False, True)
+    )
+    assert replayed.step.recorded is not None
+    assert one_by_one.step.recorded is None
+    for ours, theirs in zip(replayed.network.parameters(), one_by_one.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert runs[1].curve[-1]["train_loss"] == pytest.approx(runs[0].curve[-1]["train_loss"], rel=1e-5)
+    assert replayed.curve[-1]["train_loss"] == pytest.approx(one_by_one.curve[-1]["train_loss"], rel=1e-5)
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_the_same_run_twice_leaves_the_same_bits(tmp_path: Path) -> None:
+    first, second = (run_on_gpu(tmp_path / name, {}) for name in ("first", "second"))
+    for ours, theirs in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

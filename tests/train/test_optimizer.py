@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -116,29 +118,53 @@ def test_a_parameter_without_gradient_is_left_alone() -> None:
     assert torch.equal(weight, torch.ones(3))
 
 
-def test_groups_name_their_layer_and_hold_each_parameter_once() -> None:
+def by_parameter(config: OptimizerConfig, key: str) -> dict[str, float]:
+    """A setting of the group that each parameter is in."""
+    net = network()
+    groups = {id(one): group for group in parameter_groups(net, config) for one in group["params"]}
+    return {name: groups[id(parameter)][key] for name, parameter in net.named_parameters()}
+
+
+CONV1, NORM1, FC8 = ("features.conv1.%s", "features.norm1.%s", "classifier.fc8.%s")
+
+
+def test_groups_hold_each_parameter_once_and_are_few() -> None:
     net = network()
     groups = parameter_groups(net, OptimizerConfig())
-    assert [id(parameter) for group in groups for parameter in group["params"]] == list(map(id, net.parameters()))
-    assert [group["layer"] for group in groups] == ["conv1", "conv1", "norm1", "norm1", "fc8", "fc8"]
+    assert sorted(id(one) for group in groups for one in group["params"]) == sorted(map(id, net.parameters()))
+    assert [(group["layer"], group["bias"]) for group in groups] == [
+        ("conv1", False), ("conv1", True), ("others", True), ("others", False),
+    ]  # fmt: skip
 
 
 def test_biases_and_batch_normalisation_are_not_decayed_unless_asked() -> None:
     config = OptimizerConfig(weight_decay=0.5)
     config.decay_factor.conv1 = 0.0
     config.decay_factor.fc8 = 2.0
-
-    def decays() -> list[float]:
-        return [group["weight_decay"] for group in parameter_groups(network(), config)]
-
-    assert decays() == [0, 0, 0, 0, 1.0, 0]  # conv1, norm1, fc8: weight and bias
+    decays = by_parameter(config, "weight_decay")
+    assert {name for name, decay in decays.items() if decay} == {FC8 % "weight"}
+    assert decays[FC8 % "weight"] == 1.0
     config.decay_biases = True
-    assert decays() == [0, 0, 0.5, 0.5, 1.0, 1.0]
+    decays = by_parameter(config, "weight_decay")
+    assert [decays[NORM1 % "weight"], decays[NORM1 % "bias"], decays[FC8 % "bias"]] == [0.5, 0.5, 1.0]
+    assert [decays[CONV1 % "weight"], decays[CONV1 % "bias"]] == [0, 0]
 
 
 def test_the_bias_factor_reaches_biases_and_batch_normalisation() -> None:
-    groups = parameter_groups(network(), OptimizerConfig(bias_lr_factor=2.0))
-    assert [group["lr_factor"] for group in groups] == [1, 2, 2, 2, 1, 2]
+    factors = by_parameter(OptimizerConfig(bias_lr_factor=2.0), "lr_factor")
+    assert {name for name, factor in factors.items() if factor == 1} == {CONV1 % "weight", FC8 % "weight"}
+    assert set(factors.values()) == {1, 2}
+
+
+def test_an_optimizer_is_gone_with_its_last_user() -> None:
+    optimizer = make_optimizer(network(), OptimizerConfig())
+    gone = weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del optimizer
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
