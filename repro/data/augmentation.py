@@ -68,7 +68,9 @@ def cut_into(out: np.ndarray, images: Squares, indices: np.ndarray, windows: Win
 
 
 def on_device(value: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device; the host does not wait for a GPU."""
+    """A tensor of the host on the device, one that is there as it is; the host does not wait for a GPU."""
+    if value.is_cuda:
+        return value
     if device.type != "cuda":
         return value.to(device)
     return (value if value.is_pinned() else value.pin_memory()).to(device, non_blocking=True)

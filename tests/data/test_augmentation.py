@@ -7,7 +7,7 @@ from scipy import stats
 from torch import Tensor
 
 from repro.config import AugmentConfig, ColorNoise, Config, Mean
-from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_windows
+from repro.data.augmentation import Pixels, Windows, color_draws, cut, on_device, random_windows
 from repro.data.store import ImageData
 from tests.tiny import tiny_data
 
@@ -35,6 +35,20 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def windows(top: int = 0, left: int = 0, flip: bool = False, count: int = 1) -> Windows:
     return Windows(torch.full((count,), top), torch.full((count,), left), torch.full((count,), flip))
+
+
+class OnGpu(Tensor):
+    """A tensor that says it lies on a GPU, where only host memory can be pinned."""
+
+    is_cuda = True
+
+    def pin_memory(self, device: object = None) -> Tensor:
+        raise RuntimeError("only dense CPU tensors can be pinned")
+
+
+def test_a_tensor_on_the_device_is_not_sent_there_again() -> None:
+    there = torch.zeros(3).as_subclass(OnGpu)
+    assert on_device(there, torch.device("cuda")) is there
 
 
 # ---- places and mirror images ----------------------------------------------------------------------------------------
