@@ -11,9 +11,6 @@ The formulas stand below in PyTorch's operations, for every device, type and con
 `lrn_triton.py` have kernels that read and write each number once; see `tests/benchmarks`.
 """
 
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from repro import triton_kernels
 from repro.config import Neighbourhood, NormConfig
 from repro.model import lrn_cpu
 from repro.model.lrn_window import BETA
@@ -64,12 +62,6 @@ def _layout(x: Tensor) -> torch.memory_format | None:
     """How (N, C, H, W) lies in memory; None where there are gaps."""
     layouts = (torch.channels_last, torch.contiguous_format)
     return next((layout for layout in layouts if x.is_contiguous(memory_format=layout)), None)
-
-
-@cache
-def _triton_kernels() -> ModuleType | None:
-    """None where Triton is not installed."""
-    return import_module("repro.model.lrn_triton") if find_spec("triton") else None
 
 
 class _LocalResponseNorm(torch.autograd.Function):
@@ -130,7 +122,7 @@ class LocalResponseNorm(nn.Module):
         """The module with kernels for this input; None where PyTorch's operations do it."""
         if not self.compiled or _layout(x) is None or torch.compiler.is_compiling():
             return None
-        module = _triton_kernels() if x.is_cuda else lrn_cpu
+        module = triton_kernels.load("repro.model.lrn_triton") if x.is_cuda else lrn_cpu
         return module if module is not None and module.serves(self, x) else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from repro.model.lrn import LocalResponseNorm
 
@@ -26,11 +27,10 @@ def random(shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 50
 
 worst = {}
-layouts = (torch.contiguous_format, torch.channels_last)
-cases = [(2, 12, 3, 5), 5, 2], [(1, 6, 7, 3), 5, 1], [(3, 24, 2, 2), 3, 2], [(1, 20, 2, 3), 9, 1], [(1, 4, 1, 1), 1, 2]
-for layout, (shape, n, columns), dtype in itertools.product(layouts, cases, lrn_triton.TYPES):
-    after_relu = layout is torch.channels_last
-    x, g = (random(shape, seed).to(dtype).contiguous(memory_format=layout) for seed in (1, 2))
+cases = [(2, 16, 3, 5), 5, 2], [(1, 12, 7, 3), 5, 1], [(3, 24, 2, 2), 3, 2], [(1, 40, 2, 3), 9, 1], [(1, 4, 1, 1), 1, 1]
+cases += [(3, 48, 7, 11), 5, 1], [(3, 96, 5, 5), 5, 2],  # several programs; places end within one
+for (shape, n, columns), dtype, after_relu in itertools.product(cases, lrn_triton.TYPES, (False, True)):
+    x, g = (random(shape, seed).to(dtype).contiguous(memory_format=torch.channels_last) for seed in (1, 2))
     layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
     layer.after_relu = after_relu
     if after_relu:
@@ -57,42 +57,75 @@ def test_the_interpreter_gives_the_float64_formula_to_rounding() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("kind", "vector", "of_column"), [("fp32", 4, 12), ("bf16", 8, 6), ("fp16", 8, 16)])
 def test_the_kernels_compile_for_gpus_that_are_not_here(
-    kind: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, vector: int, of_column: int, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For an A100 and an H100, to the machine's code; what several windows need is loaded once."""
+    """For an A100 and an H100, to the machine's code; threads exchange nothing, and each number is loaded thrice."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    n, fixed = 5, {"positions": 1, "half": 2, "block_places": 16, "block_maps": 128}
-    types = dict.fromkeys(("x", "y", "gradient", "out"), f"*{kind}") | dict.fromkeys(("places", "maps"), "i32")
-    for kernel, more, loads in (
-        (lrn_triton._forward, {}, n),
-        (lrn_triton._backward, {"after_relu": True}, 3 * n - 1),
-    ):
+    fixed = {"half": 2, "of_column": of_column, "rows": lrn_triton.ROWS, "vector": vector}
+    types = dict.fromkeys(("x", "y", "gradient", "out"), f"*{kind}") | {"vectors": "i32"}
+    for kernel, more, loads in ((lrn_triton._forward, {}, 3), (lrn_triton._backward, {"after_relu": True}, 6)):
         constants = fixed | more
         signature = {name: "constexpr" if name in constants else types.get(name, "fp32") for name in kernel.arg_names}
-        source = ASTSource(kernel, signature, constants)
+        aligned = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(signature) if signature[name][0] == "*"}
+        source = ASTSource(kernel, signature, constants, aligned)
         compiled = triton.compile(source, GPUTarget("cuda", capability, 32), lrn_triton.OPTIONS)
         assert compiled.asm["cubin"]
+        assert compiled.metadata.shared == 0
         assert compiled.asm["ttgir"].count("tt.load") == loads
         assert compiled.asm["ttgir"].count("tt.store") == 1
+        assert compiled.asm["ptx"].count("st.global") == 1
+
+
+@pytest.mark.parametrize(("shape", "n", "columns", "dtype", "vector"), [
+    ((2, 96, 3, 3), 5, 2, torch.bfloat16, 8),
+    ((2, 96, 3, 3), 5, 2, torch.float32, 4),
+    ((2, 24, 3, 3), 5, 2, torch.bfloat16, 4),  # 12 maps of a column
+    ((2, 32, 3, 3), 9, 1, torch.float32, 8),  # windows that reach beyond 4 neighbours
+    ((2, 12, 3, 3), 5, 2, torch.float32, None),
+    ((2, 32, 3, 3), 11, 1, torch.float32, None),
+])  # fmt: skip
+def test_a_thread_takes_maps_that_divide_a_column(
+    shape: tuple[int, ...], n: int, columns: int, dtype: torch.dtype, vector: int | None
+) -> None:
+    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
+    assert lrn_triton._vector(layer, torch.zeros(shape, dtype=dtype)) == vector
+
+
+def exact(layer: LocalResponseNorm, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and gradient of a plain layer in float64 on the CPU."""
+    plain = LocalResponseNorm(layer.n, layer.alpha, layer.beta, layer.k, layer.columns)
+    plain.after_relu = layer.after_relu
+    leaf = x.cpu().double().requires_grad_()
+    out = plain(leaf)
+    return out.detach(), torch.autograd.grad(out, leaf, g.cpu().double())[0]
+
+
+def assert_near(found: Tensor, wanted: Tensor, rounding: float) -> None:
+    """Relative to the largest number, for differences of large numbers cancel."""
+    error = (found.cpu().double() - wanted).abs().max() / wanted.abs().max()
+    assert error < rounding
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"])
-@pytest.mark.parametrize("columns", [1, 2])
-def test_on_a_gpu_too(dtype: torch.dtype, layout: torch.memory_format, columns: int) -> None:
+@pytest.mark.parametrize(("maps", "columns"), [(96, 1), (96, 2), (256, 2), (24, 2), (12, 2)])
+@pytest.mark.parametrize("after_relu", [True, False])
+def test_on_a_gpu_too(
+    dtype: torch.dtype, layout: torch.memory_format, maps: int, columns: int, after_relu: bool
+) -> None:
     generator = torch.Generator().manual_seed(1)
-    x, g = (torch.randn(3, 96, 13, 11, generator=generator, dtype=torch.float64) * 50 for _ in range(2))
-    results = []
-    for device, kind, compiled in (("cpu", torch.float64, False), ("cuda", dtype, True)):
-        layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0, columns)
-        layer.compiled = compiled
-        rounded = x.to(dtype).to(device, kind).contiguous(memory_format=layout).requires_grad_()
-        out = layer(rounded)
-        results.append((out.detach(), torch.autograd.grad(out, rounded, g.to(dtype).to(device, kind))[0]))
-    eps = torch.finfo(dtype).eps
-    for ours, exact in zip(results[1], results[0], strict=True):
-        torch.testing.assert_close(ours.cpu().double(), exact, rtol=4 * eps, atol=4 * eps)
+    x, g = (torch.randn(3, maps, 13, 11, generator=generator, dtype=torch.float64) * 50 for _ in range(2))
+    x, g = (tensor.to("cuda", dtype).contiguous(memory_format=layout) for tensor in (x.relu() if after_relu else x, g))
+    layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0, columns)
+    layer.compiled, layer.after_relu = True, after_relu
+    served = layout is torch.channels_last and maps != 12
+    assert (layer.kernels(x) is lrn_triton) == served
+    out = layer(x.requires_grad_())
+    found = out.detach(), torch.autograd.grad(out, x, g)[0]
+    for ours, wanted in zip(found, exact(layer, x.detach(), g), strict=True):
+        assert_near(ours, wanted, 8 * torch.finfo(dtype).eps)
+        assert ours.is_contiguous(memory_format=layout)

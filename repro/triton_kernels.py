@@ -1,0 +1,34 @@
+"""Modules with kernels in Triton, on machines where it can make them.
+
+Triton compiles a launcher with the machine's C compiler and keeps what it makes in a cache on disk. A bare container
+may have neither: then PyTorch's operations do the work.
+"""
+
+import textwrap
+import warnings
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+
+@cache
+def load(name: str) -> ModuleType | None:
+    """The module of that name; None where Triton makes no kernels here."""
+    return import_module(name) if works() else None
+
+
+@cache
+def works() -> bool:
+    """Whether Triton makes kernels for the current GPU: tried once a process, with one warning where it fails."""
+    try:
+        import_module("repro.triton_trial").run()
+    except Exception as error:  # RuntimeError, OSError, CalledProcessError, ImportError: whatever it meets on its way
+        reason = textwrap.shorten(str(error) or type(error).__name__, 160)
+        warnings.warn(
+            f"Triton makes no kernels here ({reason}): PyTorch's slower operations take their place;"
+            " a C compiler and a TRITON_CACHE_DIR that can be written mend it",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
