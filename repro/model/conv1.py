@@ -1,8 +1,9 @@
 """The first convolution, section 3.5: 11x11 kernels over three colours, four pixels apart.
 
-Three maps leave most of a CPU's matrix unit idle. Blocks of 4x4 pixels taken for 48 maps make of it a convolution
-with 3x3 kernels one block apart, filled up with weights of zero: the same sums in another order. In bf16 that is
-faster, most of all for the weights' gradient; in fp32 the added products cost more than it saves.
+Three maps leave most of a matrix unit idle, a CPU's or a GPU's. Blocks of 4x4 pixels taken for 48 maps make of it a
+convolution with 3x3 kernels one block apart, filled up with weights of zero: the same sums in another order. Where such
+a unit does the work (bf16, and tf32 on a GPU) that is faster, most of all for the weights' gradient; in fp32 the added
+products cost more than it saves.
 """
 
 import torch
@@ -22,18 +23,19 @@ class Conv1(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, maps_in, H, W) to (N, maps, H', W')."""
-        if self.in_blocks and x.is_cpu and _bf16_on_cpu() and not torch.compiler.is_compiling():
-            return self._over_blocks(x)
+        kind = _matrix_unit(x) if self.in_blocks and not torch.compiler.is_compiling() else None
+        if kind is not None:
+            return self._over_blocks(x.to(kind))
         return super().forward(F.pad(x, (0, self.more, 0, self.more)) if self.more else x)
 
     def _over_blocks(self, x: Tensor) -> Tensor:
-        """What `forward` gives, in bf16."""
+        """What `forward` gives, in the type of `x`."""
         kernel, side = self.kernel_size[0], self.stride[0]
         touched = -(-kernel // side)  # blocks that a kernel meets along each side
         steps = [(length + 2 * self.zeros + self.more - kernel) // side for length in x.shape[2:]]
         height, width = (side * (count + touched) for count in steps)
-        images = _blocks(_resized(x.bfloat16(), self.zeros, height, width), side)
-        weight = _blocks(_resized(self.weight.bfloat16(), 0, side * touched, side * touched), side)
+        images = _blocks(_resized(x, self.zeros, height, width), side)
+        weight = _blocks(_resized(self.weight.to(x.dtype), 0, side * touched, side * touched), side)
         return F.conv2d(images, weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -41,8 +43,14 @@ class Conv1(nn.Conv2d):
         return super().extra_repr() + (f", {self.more} more at right and bottom" if self.more else "")
 
 
-def _bf16_on_cpu() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+def _matrix_unit(x: Tensor) -> torch.dtype | None:
+    """The type in which a matrix unit takes a convolution's input (N, C, H, W); None where none does."""
+    device = x.device.type
+    if device not in ("cpu", "cuda"):
+        return None
+    if torch.is_autocast_enabled(device):
+        return torch.bfloat16 if torch.get_autocast_dtype(device) is torch.bfloat16 else None
+    return torch.float32 if x.is_cuda and x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else None
 
 
 def _resized(x: Tensor, before: int, height: int, width: int) -> Tensor:

@@ -50,8 +50,12 @@ class ColumnLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) to (N, units), the columns' units one after the other."""
-        parts = x.unflatten(1, (self.weight.shape[0], -1)).transpose(0, 1)
-        return torch.bmm(parts, self.weight.transpose(1, 2)).transpose(0, 1).flatten(1) + self.bias
+        columns = self.weight.shape[0]
+        parts = x.unflatten(1, (columns, -1)).transpose(0, 1)
+        bias = self.bias.unflatten(
+            0, (columns, 1, -1)
+        )  # added within, so that autocast's type comes out, as of nn.Linear
+        return torch.baddbmm(bias, parts, self.weight.transpose(1, 2)).transpose(0, 1).flatten(1)
 
 
 class LocallyConnected(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from repro.config import Precision
-from repro.model import build
+from repro.model import build, conv1
 from repro.model.conv1 import Conv1
 from repro.train.precision import arithmetic
 from tests.tiny import tiny_config
@@ -36,31 +36,67 @@ def exact(conv: Conv1, x: Tensor, gradient: Tensor) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out, (weight, bias), gradient.double())]
 
 
+def passes(conv: Conv1, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    out = conv(x)
+    return [out.detach(), *torch.autograd.grad(out, (conv.weight, conv.bias), gradient.to(out))]
+
+
+GEOMETRIES = [
+    {"kernel": 11, "stride": 4, "more": 3},
+    {"kernel": 11, "stride": 4},
+    {"kernel": 11, "stride": 4, "padding": 2},
+    {"kernel": 11, "stride": 4, "padding": 1},
+    {"kernel": 7, "stride": 2, "padding": 1},
+    {"kernel": 5, "stride": 5, "more": 1},
+]
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"])
 @pytest.mark.parametrize("height", [64, 65, 66, 67])
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        {"kernel": 11, "stride": 4, "more": 3},
-        {"kernel": 11, "stride": 4},
-        {"kernel": 11, "stride": 4, "padding": 2},
-        {"kernel": 11, "stride": 4, "padding": 1},
-        {"kernel": 7, "stride": 2, "padding": 1},
-        {"kernel": 5, "stride": 5, "more": 1},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_blocks_give_the_convolution_to_the_rounding_of_bf16(
     geometry: dict[str, int], height: int, layout: torch.memory_format
 ) -> None:
     conv, x = layer(**geometry), random(2, 3, height, 61, seed=3).contiguous(memory_format=layout)
+    gradient = random(*conv(x).shape, seed=4)
     with arithmetic(torch.device("cpu"), Precision.bf16):
-        out = conv(x)
-    assert out.dtype == torch.bfloat16
-    gradient = random(*out.shape, seed=4)
-    found = [out.detach(), *torch.autograd.grad(out, (conv.weight, conv.bias), gradient.bfloat16())]
+        found = passes(conv, x, gradient)
+    assert found[0].dtype == torch.bfloat16
     for ours, expected in zip(found, exact(conv, x, gradient), strict=True):
         torch.testing.assert_close(ours.double(), expected, rtol=ROUNDING, atol=1e-9)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_blocks_in_fp32_give_the_convolution_too(geometry: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does in tf32; sums of these numbers are exact."""
+    conv, x = layer(**geometry), random(2, 3, 66, 61, seed=3)
+    monkeypatch.setattr(conv1, "_matrix_unit", lambda x: torch.float32)
+    gradient = random(*conv(x).shape, seed=4)
+    for ours, expected in zip(passes(conv, x, gradient), exact(conv, x, gradient), strict=True):
+        assert torch.equal(ours.double(), expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("precision", "rounding"), [(Precision.bf16, 2 * ROUNDING), (Precision.tf32, 1e-6)])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_blocks_on_a_gpu_give_the_convolution_to_rounding(
+    geometry: dict[str, int], precision: Precision, rounding: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", precision is Precision.tf32)
+    conv, x = layer(**geometry), random(2, 3, 66, 61, seed=3)
+    gradient, calls = random(*conv(x).shape, seed=4), []
+    wanted = exact(conv, x, gradient)
+    over_blocks = Conv1._over_blocks
+    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, x: calls.append(x.dtype) or over_blocks(self, x))
+    device = torch.device("cuda")
+    with arithmetic(device, precision):
+        found = passes(conv.to(device), x.to(device, memory_format=torch.channels_last), gradient.to(device))
+    kind = torch.bfloat16 if precision is Precision.bf16 else torch.float32
+    assert calls == [kind]
+    assert found[0].dtype == kind
+    for ours, expected in zip(found, wanted, strict=True):
+        assert (ours.cpu().double() - expected).abs().max() <= rounding * expected.abs().max()
 
 
 def test_zeros_fill_the_kernels_and_take_no_part() -> None:

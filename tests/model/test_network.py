@@ -50,6 +50,24 @@ def test_column_linear_is_one_linear_layer_a_column() -> None:
     torch.testing.assert_close(layer(x), torch.cat(halves, 1) + layer.bias)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_column_linear_has_the_type_that_a_linear_layer_has_under_autocast(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    columns, plain = ColumnLinear(8, 6, columns=2), nn.Linear(8, 6)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in columns.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(3, 8, generator=generator)
+    exact = columns(x)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        out, other = columns.to(device)(x.to(device)), plain.to(device)(x.to(device))
+    assert out.dtype == other.dtype == torch.bfloat16
+    assert (out.cpu() - exact).abs().max() < 2**-7 * exact.abs().max()
+    out.float().sum().backward()
+    assert {parameter.grad.dtype for parameter in columns.parameters() if parameter.grad is not None} == {torch.float32}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])  # the last has no kernels
 @pytest.mark.parametrize("columns", [1, 2])
 def test_the_norm_behind_a_relu_makes_the_gradient_of_both(dtype: torch.dtype, columns: int) -> None:
