@@ -25,6 +25,11 @@ def exit_code(command: Callable[[], None]) -> int:
     return 0
 
 
+def warn(text: str) -> None:
+    """One line on stderr, for a command whose stdout is its answer."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 def own_words(words: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The `key=value` words that are a command's own, by key, and the rest, which are the configuration's."""
     given = {word.partition("=")[0]: word.partition("=")[2] for word in words if _key(word) in defaults}

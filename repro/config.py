@@ -158,8 +158,12 @@ class ScheduleKind(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of convolutions and matrix products; weights, sums and updates stay in fp32."""
+    """Arithmetic of convolutions and matrix products; weights, sums and updates stay in fp32.
 
+    `auto`: bf16 where the device or processor has it in hardware, else fp32; a record holds which of the two it was.
+    """
+
+    auto = "auto"
     fp32 = "fp32"
     tf32 = "tf32"
     bf16 = "bf16"
@@ -444,7 +448,7 @@ class TrainConfig:
     checkpoint_activations: bool = False
     """Recompute the convolutional layers' outputs in the backward pass instead of keeping them."""
     precision: Precision = Precision.fp32
-    """Arithmetic."""
+    """Arithmetic: fp32, tf32, bf16, or `auto` for what the hardware has."""
     compile: bool = True
     """Fast paths, same result to rounding: LRN, and the gradient of a ReLU in front of it, by kernels of its own where
     the machine can compile them (C++ for CPUs, Triton for GPUs); conv1 over blocks of pixels, on CPUs in bf16."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code, own_words
+from repro.command import exit_code, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
 
@@ -37,10 +37,11 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     from repro.train.device import choose_device
     from repro.train.evaluation import evaluate
     from repro.train.memory import keep_freed
-    from repro.train.precision import set_precision
+    from repro.train.precision import resolved, set_precision
     from repro.weights import load_into
 
     device = choose_device(config.train.device)
+    config = resolved(config, device, warn)
     set_precision(config.train.precision)
     keep_freed(device)
     data = open_data(config.data)
@@ -72,6 +73,7 @@ def _subject(config: Config, weights: Path, data: "ImageData", device: str) -> d
             "val_images": len(data.val.labels),
         },
         "device": capture_machine(device).device,
+        "precision": config.train.precision.name,
     }
 
 
@@ -101,7 +103,8 @@ def _print_table(result: dict[str, Any]) -> None:
         table.add_row(mode.replace("_", " "), f"{top1:.2f}", f"{top5:.2f}", f"{loss:.4f}")
     console = Console(width=max(80, min(120, Console().width)), highlight=False)
     console.print(table)
-    console.print(f"{data['val_images']} validation images of {data['source']}, {result['device']}", markup=False)
+    where = f"{result['device']}, {result['precision']}"
+    console.print(f"{data['val_images']} validation images of {data['source']}, {where}", markup=False)
 
 
 def main() -> None:

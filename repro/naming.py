@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
-from repro.config import About, Config
+from repro.config import About, Config, Precision
 from repro.errors import UserError
 from repro.experiments import BASELINE, ablations, choices, compose, flatten, named_keys, plain
 
@@ -48,15 +48,21 @@ def difference(config: Config, baseline: Config) -> dict[str, tuple[Any, Any]]:
     return changed(settings(baseline), settings(config))
 
 
-def identify(config: Config, chosen: Sequence[str] = ()) -> tuple[str, dict[str, tuple[Any, Any]]]:
+def identify(
+    config: Config, chosen: Sequence[str] = (), auto: Precision = Precision.auto
+) -> tuple[str, dict[str, tuple[Any, Any]]]:
     """The name a run is filed under, and its difference from the plain recipe and setup.
 
     The name follows from the difference alone: the ablations whose every change is in force, joined by `+`, and
     `key=value` for all else; `baseline` where nothing differs. So an ablation spelled out by hand gets its name, and
-    one that another key undoes does not. Raises UserError where a `chosen` ablation does not apply, or two clash.
+    one that another key undoes does not. `auto`: what train.precision=auto has become in the configuration.
+    Raises UserError where a `chosen` ablation does not apply, or two clash.
     """
     _check_chosen(chosen, config.recipe, config.setup)
-    difference = changed(plain_settings(config.recipe, config.setup), settings(config))
+    plain = plain_settings(config.recipe, config.setup)
+    if plain["train.precision"] == Precision.auto.name:
+        plain = plain | {"train.precision": auto.name}
+    difference = changed(plain, settings(config))
     after = {key: value for key, (_, value) in difference.items()}
     in_force = _in_force(after, config.recipe, config.setup) if after else {}
     extra = [key for key in after if not any(key in keys for keys in in_force.values())]

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code, own_words
+from repro.command import exit_code, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
 
@@ -65,8 +65,11 @@ Tables = dict[str, "pd.DataFrame"]
 
 def arms(words: list[str]) -> list[Arm]:
     """One for each name of `ablation=a,b` or `ablation=a,[b,c]`. UserError for what does not compose."""
+    from repro.config import Precision
     from repro.experiments import BASELINE, chosen_ablations, compose
     from repro.naming import identify
+    from repro.train.device import choose_device
+    from repro.train.precision import resolve, resolved
 
     names = [word.partition("=")[2] for word in words if word.startswith("ablation=")] or [BASELINE]
     if len(names) > 1:
@@ -78,7 +81,10 @@ def arms(words: list[str]) -> list[Arm]:
         config, chosen = compose(own), chosen_ablations(own)
         if config.train.cuda_graph:
             raise UserError("train.cuda_graph=true hides the layers from a profile: leave it out")
-        found.append(Arm(config, "+".join(chosen), identify(config, chosen)[0]))
+        device = choose_device(config.train.device)
+        config = resolved(config, device, warn)
+        label, _ = identify(config, chosen, resolve(Precision.auto, device))
+        found.append(Arm(config, "+".join(chosen), label))
     return found
 
 

@@ -17,9 +17,11 @@ from repro.errors import UserError
 from repro.ranks import from_environment, leave
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from omegaconf import DictConfig
 
-    from repro.config import Config
+    from repro.config import Config, Precision
 
 _HELP = """\
 Train and evaluate one configuration of the 2012 network, and file its record.
@@ -86,17 +88,19 @@ def _run(node: "DictConfig") -> None:
     from omegaconf import OmegaConf
 
     config, init_from = _fingerprinted(experiments.to_config(node))
-    label, difference = naming.identify(config, experiments.chosen_ablations(HydraConfig.get().overrides.task))
-    plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
     from repro import runner
     from repro.record import config_hash
     from repro.report.tables import against_baseline
     from repro.report.terminal import Screen
 
-    identity = config_hash(naming.settings(config))
-    wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
     with Screen() as screen:
+        config, auto = _resolved(config, screen.warning)
+        chosen = experiments.chosen_ablations(HydraConfig.get().overrides.task)
+        label, difference = naming.identify(config, chosen, auto)
+        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+        identity = config_hash(naming.settings(config))
+        wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
         record = runner.run(wanted, screen)
         if record is not None:
             screen.console.print(against_baseline(record, config.results_dir))
@@ -110,6 +114,17 @@ def _fingerprinted(config: "Config") -> "tuple[Config, Path | None]":
 
     path = Path(config.init_from).expanduser()
     return replace(config, init_from=fingerprint(path)), path
+
+
+def _resolved(config: "Config", warn: "Callable[[str], object]") -> "tuple[Config, Precision]":
+    """The configuration with its precision as it is on the run's device, and what `auto` is there."""
+    from repro.config import Precision
+    from repro.train.device import choose_device
+    from repro.train.precision import resolve, resolved
+
+    ranks = from_environment()
+    device = choose_device(config.train.device, ranks)
+    return resolved(config, device, warn if ranks.first else lambda text: None), resolve(Precision.auto, device)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from repro.config import Config
+from repro.config import Config, Precision
 from repro.errors import UserError
 from repro.experiments import choices, chosen_ablations, compose
 from repro.naming import LONGEST_LABEL, changes, difference, identify, settings
@@ -79,3 +79,18 @@ def test_the_difference_is_plain_and_has_both_values(plain: dict[tuple[str, str]
         "model.pool.kind": ("max", "average"),
         "optimizer.clip_norm": (None, 5.0),
     }
+
+
+@pytest.mark.parametrize("found", [Precision.fp32, Precision.bf16])
+def test_the_precision_that_auto_has_become_names_no_run(
+    found: Precision, plain: dict[tuple[str, str], Config]
+) -> None:
+    config = plain["paper", "imagenette_small"]
+    assert config.train.precision is Precision.auto
+    assert identify(put(config, {"train.precision": found.name}), auto=found) == ("baseline", {})
+    other, changed = identify(put(config, {"train.precision": "tf32"}), auto=found)
+    assert (other, changed) == ("precision=tf32", {"train.precision": (found.name, "tf32")})
+
+
+def test_a_setup_in_fp32_stays_so_whatever_the_processor_has(plain: dict[tuple[str, str], Config]) -> None:
+    assert identify(plain["paper", "embedded"], auto=Precision.bf16) == ("baseline", {})

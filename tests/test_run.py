@@ -16,6 +16,7 @@ import pytest
 from repro import record as records
 from repro import runner
 from repro.report.terminal import Screen
+from repro.train import precision
 from tests.tiny import WORDS, content, only_record, run_command
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +132,28 @@ def test_another_way_to_compute_the_same_is_the_same_run(start: Start, results: 
 
 
 # ---- done, forced, in the way ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hardware", "became"), [(True, "bf16"), (False, "fp32")])
+def test_the_record_holds_what_auto_has_become_and_its_name_does_not(
+    start: Start, results: Path, monkeypatch: pytest.MonkeyPatch, hardware: bool, became: str
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: hardware)
+    assert start("train.precision=auto", "train.epochs=1") == 0
+    record = only_record(results)
+    assert record.config["train"]["precision"] == became
+    assert "train.precision" not in record.difference
+    assert "precision" not in record.ablation
+
+
+def test_bf16_that_is_emulated_is_told_once(
+    start: Start, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    monkeypatch.setattr(precision, "bf16_slowdown", lambda device: 12.3)
+    assert start("train.precision=bf16", "train.epochs=1") == 0
+    assert capsys.readouterr().out.count("12 times slower") == 1
+    assert only_record(results).config["train"]["precision"] == "bf16"
 
 
 def test_a_finished_run_is_skipped_until_forced(

@@ -33,6 +33,7 @@ WORDS = (
     "train.batch_size=16",
     "train.compile=false",
     "train.device=cpu",
+    "train.precision=fp32",  # the same on every processor
     "wandb.mode=disabled",
 )
 """A command line as small, for the images of `make_image_folder`; it crosses all drops of the learning rate."""
