@@ -1,8 +1,12 @@
-"""The CPU kernels of LRN, `lrn.cpp`: compiled once for a processor and kept with the user's caches."""
+"""The CPU kernels of LRN, `lrn.cpp`: compiled once for a kind of processor and kept with the user's caches.
+
+Machines of different kinds may share a home folder: each finds its own kernels there.
+"""
 
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +23,7 @@ from repro.model.lrn_window import BETA, Window
 SOURCE = Path(__file__).with_name("lrn.cpp")
 # Inexact shortcuts (-ffast-math) stay off: a NaN must come through, for it is how a run that diverges is known.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+CPUINFO = Path("/proc/cpuinfo")
 COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++")
 
 
@@ -79,7 +84,7 @@ def _library() -> ctypes.CDLL | None:
 def _load(command: list[str]) -> ctypes.CDLL:
     """The kernels from the cache, or made now; where the cache cannot be written, for this process alone."""
     path = user_cache() / f"lrn-{_key(command)}.so"
-    if path.exists():
+    with suppress(OSError):  # there is none, or none that this system can load
         return ctypes.CDLL(str(path))
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +99,20 @@ def _load(command: list[str]) -> ctypes.CDLL:
 
 
 def _key(command: list[str]) -> str:
-    """Changes with the source, the compiler, and the processor that `native` stands for."""
+    """Changes with the source, the compiler, what it takes `native` for, the processor's features and the C library."""
     macros = subprocess.run([*command, "-dM", "-E", "-x", "c++", os.devnull], check=True, capture_output=True).stdout
-    return hashlib.sha256(b"\n".join([SOURCE.read_bytes(), macros, *map(os.fsencode, command)])).hexdigest()[:16]
+    system = [platform.machine(), *platform.libc_ver(), *_features()]
+    return hashlib.sha256(
+        b"\n".join([SOURCE.read_bytes(), macros, *map(os.fsencode, command), *map(str.encode, system)])
+    ).hexdigest()[:16]
+
+
+def _features() -> list[str]:
+    """Names of the instruction sets that this processor has, as Linux lists them; elsewhere none."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    listed = (line.partition(":") for line in lines)
+    names = (names for key, _, names in listed if key.strip() in ("flags", "Features"))  # of x86 and ARM
+    return sorted(next(names, "").split())

@@ -156,6 +156,41 @@ def test_kernels_are_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_compiler
 @pytest.mark.usefixtures("afresh")
+def test_machines_that_share_a_home_keep_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for count, flags in enumerate(["avx2 fma", "avx2 fma avx512f", "avx2 fma"]):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: one\nflags\t\t: {flags}\n\nflags\t\t: {flags}\n")
+        monkeypatch.setattr(lrn_cpu, "CPUINFO", tmp_path / "cpuinfo")
+        lrn_cpu._library.cache_clear()
+        assert lrn_cpu.serves(LAYER, X)
+        assert len(list((tmp_path / "repro").iterdir())) == min(count + 1, 2)
+
+
+def test_the_order_in_which_features_are_listed_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lrn_cpu, "CPUINFO", tmp_path / "cpuinfo")
+    assert lrn_cpu._features() == []
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp bf16 asimd\n")
+    assert lrn_cpu._features() == ["asimd", "bf16", "fp"]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("afresh")
+def test_kernels_that_cannot_be_loaded_are_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert lrn_cpu.serves(LAYER, X)
+    (kept,) = (tmp_path / "repro").iterdir()
+    kept.unlink()  # this process has the file mapped
+    kept.write_bytes(b"of another machine")
+    lrn_cpu._library.cache_clear()
+    assert lrn_cpu.serves(LAYER, X)
+    assert [path.name for path in (tmp_path / "repro").iterdir()] == [kept.name]
+    assert kept.read_bytes() != b"of another machine"
+
+
+@needs_compiler
+@pytest.mark.usefixtures("afresh")
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
