@@ -156,7 +156,7 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
         except KeyboardInterrupt:
             if not _ended(wanted.folder):  # under `force` there may be a finished record
                 _file(wanted, training, records.STOPPED, _NOT_MEASURED, tracker)
-            screen.stopped(len(training.curve))
+            screen.stopped(len(training.curve), training.saved)
             raise
         done = _file(wanted, training, status, measured, tracker)
         tracker.finish(_summary(done), [wanted.folder / "record.json"])

@@ -81,8 +81,9 @@ class Screen:
         """A run that was there already."""
         self.console.print(f"{record.folder}: done already ({record.status}); force=true runs it again", markup=False)
 
-    def stopped(self, done: int) -> None:
-        """Ctrl-C."""
+    def stopped(self, done: int, saved: int) -> None:
+        """Ctrl-C, after so many epochs, of which the checkpoint has so many."""
         self.bar.stop()
-        again = "starts over (force=true)" if self.force else "goes on from there"
+        goes_on = "goes on from there" if saved == done else f"goes on after epoch {saved}"
+        again = "starts over (force=true)" if self.force else goes_on
         self.console.print(f"stopped after epoch {done} of {self.epochs}: the same command {again}")

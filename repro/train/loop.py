@@ -31,6 +31,9 @@ REPORT_STEPS = 10
 """Steps between two looks at the loss."""
 LOOKS_BEHIND = {"cpu": 0, "cuda": 1}
 """Looks that may be on their way while the next steps are queued; a count, so that all processes end at one step."""
+SMALL_CHECKPOINT, SAVING_SHARE = 2**24, 0.1
+"""Bytes up to which a checkpoint is made after every epoch; a larger one as often as takes this share of the time.
+A GPU makes an epoch of a small set in less time than a disk needs for the 488 MB of the full net."""
 NOT_MOVED = 0.01
 """A validation loss this near ln(classes), as a share of it, has not moved."""
 NOT_FINITE = "loss not finite"
@@ -69,6 +72,8 @@ class Training:
     ranks: Ranks = ALONE
     """The processes that share the run; the first writes its files."""
     diverged: bool = False
+    saved: int = 0
+    """Epochs in the last checkpoint."""
 
     def __post_init__(self) -> None:
         """Moves the network to the device; channels-last is the faster layout for its convolutions."""
@@ -82,6 +87,7 @@ class Training:
         batch = self.config.train.batch_size
         self.steps = -(-len(self.train_split.labels) // batch)
         self.schedule = Schedule(self.config, self.steps * self.config.train.epochs)
+        self.save_due = 0.0  # by the clock of `time.perf_counter`
 
     def resume(self) -> None:
         """Takes up the last checkpoint, if there is one.
@@ -94,6 +100,7 @@ class Training:
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.restore(state["schedule"])
             self.curve = state["curve"]
+            self.saved = len(self.curve)
         own = self.identity, len(self.curve)
         if self.ranks.decided(lambda: own) != own:
             remedy = "give all processes the same images and results_dir, on a disk that they share"
@@ -105,7 +112,7 @@ class Training:
             torch.manual_seed(epoch_seed(self.config.seed, epoch, "dropout"))
             tally, events = self._epoch(epoch)
             self.curve.append(self._row(epoch, tally, events))
-            if not self.diverged:
+            if not self.diverged and time.perf_counter() >= self.save_due:
                 self._save()
             self.on_epoch(self.curve[-1])
             if self.diverged:
@@ -180,4 +187,8 @@ class Training:
             "schedule": self.schedule.state(),
             "curve": self.curve,
         }
+        start = time.perf_counter()
         checkpoint.save(self.folder, self.identity | state)
+        self.saved, end = len(self.curve), time.perf_counter()
+        small = (self.folder / checkpoint.NAME).stat().st_size <= SMALL_CHECKPOINT
+        self.save_due = end if small else end + (end - start) / SAVING_SHARE

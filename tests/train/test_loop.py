@@ -8,6 +8,7 @@ import torch
 
 from repro.config import ColorNoise, Config, Normalization, OptimizerKind, Precision, ScheduleKind
 from repro.errors import RunFailure
+from repro.train import checkpoint, loop
 from repro.train.evaluation import evaluate
 from repro.train.loop import Progress, Training
 from tests.tiny import make_training, tiny_config, tiny_data
@@ -284,3 +285,24 @@ def test_other_errors_are_passed_on_as_they_are(text: str, tmp_path: Path, monke
     with pytest.raises(RuntimeError, match=text) as error:
         training.run()
     assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize(("limit", "saves"), [(2**24, 3), (0, 1)], ids=["small", "large"])
+def test_a_large_checkpoint_is_made_as_often_as_its_time_allows(
+    limit: int, saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    save = checkpoint.save
+
+    def counting(folder: Path, state: dict[str, Any]) -> None:
+        made.append(len(state["curve"]))
+        save(folder, state)
+
+    monkeypatch.setattr(checkpoint, "save", counting)
+    monkeypatch.setattr(loop, "SMALL_CHECKPOINT", limit)
+    monkeypatch.setattr(loop, "SAVING_SHARE", 1e-6)  # a million times as long until the next
+    config = tiny_config()
+    config.train.epochs = 3
+    training = trained(config, tmp_path)
+    assert made == [1, 2, 3][:saves]
+    assert training.saved == saves
