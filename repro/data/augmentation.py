@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.config import AugmentConfig, ColorNoise, Config, Mean
+from repro import triton_kernels
+from repro.config import AugmentConfig, ColorNoise, Config, Mean, Precision
 from repro.data.squares import Squares
 from repro.data.store import ImageData
 
@@ -82,7 +83,7 @@ def _views(images: Tensor, crop: int) -> Tensor:
 
 
 class Pixels:
-    """Turns uint8 crops into the network's input: mirror images, mean, colour noise, scale; on one device."""
+    """Turns uint8 images into the network's input: crops, mirror images, mean, colour noise, scale; on one device."""
 
     def __init__(self, config: Config, data: ImageData, device: torch.device) -> None:
         """Takes mean image and principal components from the training set of `data`."""
@@ -96,8 +97,12 @@ class Pixels:
         self.components = torch.from_numpy(self._components(data))
         self.deviation = None
         if config.data.unit_variance:
-            self.deviation = torch.from_numpy(data.channel_std).float()[:, None, None].to(device)
+            self.deviation = torch.from_numpy(data.channel_std).float().to(device)
         self.device = device
+        on_gpu = device.type == "cuda"
+        self.dtype = torch.bfloat16 if on_gpu and config.train.precision is Precision.bf16 else torch.float32
+        """What the network's first layer takes; on a CPU its own cast is as fast."""
+        self.kernels = triton_kernels.load("repro.data.pixels_triton") if on_gpu and config.train.compile else None
 
     def _components(self, data: ImageData) -> np.ndarray:
         """Columns: principal components of RGB, each as long as its noise's unit, in grey levels (0-255).
@@ -112,13 +117,50 @@ class Pixels:
 
     def prepare(self, crops: Tensor, windows: Windows, noise: Tensor | None = None) -> Tensor:
         """uint8 (N, 3, crop, crop) to float of the same shape. `noise`: N(0, 1) draws (N, 3), none at test."""
-        shifts = None
-        if noise is not None:
-            shifts = (noise.double() * self.augment.color_noise_sigma @ self.components.T).float()
-        fill = self._one_by_one if self.device.type == "cpu" else self._at_once
-        x = fill(crops.permute(0, 2, 3, 1), self._mean_windows(windows), windows.flips, shifts).permute(0, 3, 1, 2)
-        if noise is not None and self.augment.color_noise_divisor != 1:
-            x.div_(self.augment.color_noise_divisor)
+        shifts, crops = self.shifts(noise), crops.permute(0, 2, 3, 1)
+        if self.device.type == "cpu":
+            return self._scaled(self._one_by_one(crops, windows, shifts), shifts is not None).permute(0, 3, 1, 2)
+        images = on_device(crops, self.device).contiguous()
+        placed = on_device(places_of(np.arange(len(crops)), windows), self.device)
+        return self.prepare_on_device(images, placed, None if shifts is None else on_device(shifts, self.device))
+
+    def shifts(self, noise: Tensor | None) -> Tensor | None:
+        """Colour shifts (N, 3) float32, in grey levels, of the draws (N, 3)."""
+        if noise is None:
+            return None
+        return (noise.double() * self.augment.color_noise_sigma @ self.components.T).float()
+
+    def prepare_on_device(
+        self, images: Tensor, places: Tensor, shifts: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """The network's input (N, 3, crop, crop), channels last in memory, of type `dtype`; in `out` where it is given.
+
+        All tensors lie on the device, and nothing is asked of the host, so that a CUDA graph can hold the call.
+        `images`: uint8 squares (M, S, S, 3), whole, or cut already, (N, crop, crop, 3). `places`: (N, 4) int32, see
+        `places_of`; of crops, the index counts within `images`, and the window says which mean is theirs.
+        `shifts`: (N, 3) float32, added to each pixel; none at test, where the noise's divisor is left out too.
+        """
+        if out is None:
+            shape = (len(places), 3, self.crop, self.crop)
+            out = torch.empty(shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+        if self.kernels is None:
+            x = self._scaled(self._at_once(images, places, shifts), shifts is not None)
+            return out.copy_(x.permute(0, 3, 1, 2))
+        centred = self.mean_kind is Mean.image_centre
+        self.kernels.fill(
+            out, images, places, self.mean[0], shifts, self._divisor(shifts is not None), self.deviation, centred
+        )
+        return out
+
+    def _divisor(self, noisy: bool) -> float | None:
+        divisor = self.augment.color_noise_divisor
+        return divisor if noisy and divisor != 1 else None
+
+    def _scaled(self, x: Tensor, noisy: bool) -> Tensor:
+        """(N, crop, crop, 3), in place."""
+        divisor = self._divisor(noisy)
+        if divisor is not None:
+            x.div_(torch.full((), divisor, device=x.device))  # on a GPU a number would become its rounded inverse
         return x if self.deviation is None else x.div_(self.deviation)
 
     def _mean_windows(self, windows: Windows) -> Windows:
@@ -129,12 +171,13 @@ class Pixels:
         lefts = torch.where(windows.flips, self.border - windows.lefts, windows.lefts)
         return Windows(windows.tops, lefts, windows.flips)
 
-    def _one_by_one(self, crops: Tensor, means: Windows, flips: Tensor, shifts: Tensor | None) -> Tensor:
+    def _one_by_one(self, crops: Tensor, windows: Windows, shifts: Tensor | None) -> Tensor:
         """(N, crop, crop, 3); an image at a time stays in a core's cache, which takes a third of the batch's time."""
         count, crop, row = len(crops), self.crop, 3 * self.crop
         x = torch.empty(count, crop, row)
-        mean = self.mean.flatten(2)
-        places = zip(means.tops.tolist(), means.lefts.tolist(), means.flips.tolist(), flips.tolist(), strict=True)
+        mean, means = self.mean.flatten(2), self._mean_windows(windows)
+        columns = (means.tops, means.lefts, means.flips, windows.flips)
+        places = zip(*(column.tolist() for column in columns), strict=True)
         rows = None if shifts is None else shifts.repeat(1, crop)
         for number, (out, image, (top, left, mirrored_mean, flip)) in enumerate(zip(x, crops, places, strict=True)):
             out.copy_((image.flip(1) if flip else image).reshape(crop, row))
@@ -143,13 +186,22 @@ class Pixels:
                 out.add_(rows[number])
         return x.view(count, crop, crop, 3)
 
-    def _at_once(self, crops: Tensor, means: Windows, flips: Tensor, shifts: Tensor | None) -> Tensor:
-        """The same for the whole batch, in few operations, for which the host never waits."""
-        x = on_device(crops, self.device)
-        x = torch.where(on_device(flips, self.device)[:, None, None, None], x.flip(2), x).float()
-        where = (on_device(value, self.device) for value in (means.flips.long(), means.tops, means.lefts))
-        x.sub_(_views(self.mean, self.crop)[tuple(where)])
-        return x if shifts is None else x.add_(on_device(shifts, self.device)[:, None, None])
+    def _at_once(self, images: Tensor, places: Tensor, shifts: Tensor | None) -> Tensor:
+        """The same for the whole batch, of `prepare_on_device`'s images, in few operations."""
+        index, tops, lefts, mirrored = places.long().unbind(1)
+        windows = Windows(tops, lefts, mirrored.bool())
+        whole = images.shape[1] == self.mean.shape[1]
+        x = _views(images, self.crop)[index, tops, lefts] if whole else images[index]
+        x = torch.where(windows.flips[:, None, None, None], x.flip(2), x).float()
+        means = self._mean_windows(windows)
+        x.sub_(_views(self.mean, self.crop)[means.flips.long(), means.tops, means.lefts])
+        return x if shifts is None else x.add_(shifts[:, None, None])
+
+
+def places_of(indices: np.ndarray, windows: Windows) -> Tensor:
+    """What is drawn of each image, (N, 4) int32: its index, top and left corner in pixels, whether it is mirrored."""
+    columns = (torch.from_numpy(indices), windows.tops, windows.lefts, windows.flips)
+    return torch.stack([column.int() for column in columns], dim=1)
 
 
 def color_draws(config: AugmentConfig, count: int, generator: torch.Generator) -> Tensor | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repro.config import ColorNoise, Config, Mean
 from repro.data import ahead
-from repro.data.augmentation import Pixels, Windows, color_draws, cut, random_windows
+from repro.data.augmentation import Pixels, Windows, color_draws, cut, places_of, random_windows
 from repro.data.batches import epoch_seed, training_batches
 from repro.data.resident import on_gpu, resident
 from repro.data.store import ImageData
@@ -96,16 +96,25 @@ def test_every_batch_is_what_it_was_to_the_bit(mean: Mean, extras: bool, config:
 
 @pytest.mark.parametrize("mean", list(Mean))
 @pytest.mark.parametrize("noise", [ColorNoise.none, ColorNoise.deviation])
-def test_the_whole_batch_at_once_is_the_same(mean: Mean, noise: ColorNoise, config: Config, data: ImageData) -> None:
-    """The way of a GPU, here on the CPU."""
-    config.data.mean, config.augment.color_noise = mean, noise
-    pixels = Pixels(config, data, CPU)
+@pytest.mark.parametrize("extras", [False, True])
+def test_the_whole_batch_at_once_is_the_same(
+    mean: Mean, noise: ColorNoise, extras: bool, config: Config, data: ImageData
+) -> None:
+    """The way of a GPU, here on the CPU: of whole images, and of crops."""
+    config.data.mean, config.augment.color_noise, config.data.unit_variance = mean, noise, extras
+    config.augment.color_noise_divisor = 1.1 if extras else 1.0
+    pixels, indices = Pixels(config, data, CPU), np.arange(IMAGES)[::-1].copy()
     windows = random_windows(config.augment, IMAGES, pixels.border, torch.Generator().manual_seed(0))
-    crops = cut(data.train.images, np.arange(IMAGES), windows, CROP)
+    crops = cut(data.train.images, indices, windows, CROP)
     draws = color_draws(config.augment, IMAGES, torch.Generator().manual_seed(1))
-    expected = pixels.prepare(crops, windows, draws)
-    pixels._one_by_one = pixels._at_once  # type: ignore[method-assign]
-    assert torch.equal(pixels.prepare(crops, windows, draws), expected)
+    expected, shifts = pixels.prepare(crops, windows, draws), pixels.shifts(draws)
+    whole = torch.from_numpy(np.array(data.train.images))
+    found = pixels.prepare_on_device(whole, places_of(indices, windows), shifts)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, expected)
+    there = places_of(np.arange(IMAGES), windows)
+    assert pixels.prepare_on_device(crops.permute(0, 2, 3, 1), there, shifts, out=found.zero_()) is found
+    assert torch.equal(found, expected)
 
 
 def test_images_on_the_device_give_the_same_batches(config: Config, data: ImageData) -> None:
