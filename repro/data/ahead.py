@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.data.augmentation import Windows, cut, cut_into
+from repro.data.augmentation import Windows, cut_into
 from repro.data.store import Split
 
 AHEAD = 2  # batches beyond the one in use
@@ -80,19 +80,6 @@ def _arrived(draw: Draw, crops: Tensor, copied: torch.cuda.Event) -> tuple[Draw,
     current.wait_event(copied)
     crops.record_stream(current)
     return draw, crops
-
-
-def crops_ahead(split: Split, draws: Iterator[Draw], crop: int, device: torch.device) -> Iterator[tuple[Draw, Tensor]]:
-    """Each draw with its crops, as of `cut`, on the device."""
-    if device.type != "cuda":
-        yield from cut_ahead(split, draws, crop, pinned=False)
-        return
-    draws = made_ahead(draws, DRAWS_AHEAD)
-    if isinstance(split.images, Tensor):  # on the device already
-        for draw in draws:
-            yield draw, cut(split.images, split.places(draw.indices), draw.windows, crop)
-        return
-    yield from moved_ahead(cut_ahead(split, draws, crop, pinned=True), device)
 
 
 def cut_ahead(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> Iterator[tuple[Draw, Tensor]]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from repro.config import Config, reached
-from repro.data.ahead import Draw, crops_ahead
-from repro.data.augmentation import Pixels, Windows, color_draws, on_device, random_windows
+from repro.data.ahead import DRAWS_AHEAD, Draw, cut_ahead, made_ahead, moved_ahead
+from repro.data.augmentation import Pixels, Windows, color_draws, on_device, places_of, random_windows
 from repro.data.store import ImageData, Split
 from repro.ranks import ALONE, Ranks
 
@@ -78,6 +78,41 @@ def _fixed_draws(place: tuple[int, int, bool], indices: np.ndarray, batch: int) 
 
 
 def _batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tuple[Tensor, Tensor]]:
-    for draw, crops in crops_ahead(split, draws, pixels.crop, pixels.device):
-        labels = torch.from_numpy(split.labels[draw.indices])
-        yield pixels.prepare(crops, draw.windows, draw.noise), on_device(labels, pixels.device)
+    if pixels.device.type == "cuda":
+        yield from _gpu_batches(split, pixels, draws)
+        return
+    for draw, crops in cut_ahead(split, draws, pixels.crop, pinned=False):
+        yield pixels.prepare(crops, draw.windows, draw.noise), torch.from_numpy(split.labels[draw.indices])
+
+
+def _gpu_batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `_batches`; a thread makes the draws ahead, and those of a batch cross the bus as one small tensor."""
+    images = split.images
+    if isinstance(images, Tensor):  # on the device already
+        packed = (_packed(draw, split, pixels, split.places(draw.indices)) for draw in draws)
+        for numbers in made_ahead(packed, DRAWS_AHEAD):
+            yield _prepared(images, numbers, pixels)
+        return
+    cut = cut_ahead(split, made_ahead(draws, DRAWS_AHEAD), pixels.crop, pinned=True)
+    for draw, crops in moved_ahead(cut, pixels.device):
+        numbers = _packed(draw, split, pixels, np.arange(len(draw.indices)))
+        yield _prepared(crops.permute(0, 2, 3, 1), numbers, pixels)
+
+
+def _packed(draw: Draw, split: Split, pixels: Pixels, rows: np.ndarray) -> list[Tensor]:
+    """Of a batch whose images lie at `rows` of a tensor: labels (N,), `places_of` them, and colour shifts, if any.
+
+    All are int32, those of floats by their bits.
+    """
+    parts = [torch.from_numpy(split.labels[draw.indices]).int(), places_of(rows, draw.windows)]
+    shifts = pixels.shifts(draw.noise)
+    return parts if shifts is None else [*parts, shifts.view(torch.int32)]
+
+
+def _prepared(images: Tensor, parts: list[Tensor], pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """The network's input and the labels, of images on the device (M, S, S, 3) and what `_packed` gave."""
+    there = on_device(torch.cat([part.flatten() for part in parts]), pixels.device)
+    sizes = [part.numel() for part in parts]
+    labels, places, *shifts = (own.view(part.shape) for own, part in zip(there.split(sizes), parts, strict=True))
+    noise = shifts[0].view(torch.float32) if shifts else None
+    return pixels.prepare_on_device(images, places, noise), labels.long()
