@@ -96,8 +96,9 @@ class Training:
         """
         state = checkpoint.load(self.folder, self.identity)
         if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            with advised(self.config, None):
+                self.network.load_state_dict(state["network"])
+                self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.restore(state["schedule"])
             self.curve = state["curve"]
             self.saved = len(self.curve)
@@ -110,7 +111,8 @@ class Training:
         """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""
         for epoch in range(len(self.curve), self.config.train.epochs):
             torch.manual_seed(epoch_seed(self.config.seed, epoch, "dropout"))
-            tally, events = self._epoch(epoch)
+            with advised(self.config, self.config.train.micro_batch or self.config.train.batch_size):
+                tally, events = self._epoch(epoch)
             self.curve.append(self._row(epoch, tally, events))
             if not self.diverged and time.perf_counter() >= self.save_due:
                 self._save()
