@@ -75,8 +75,10 @@ def evaluate(
     hits = guesses == labels[:, None]
     # the smallest float stands in for a probability that underflowed
     chosen = outputs[torch.arange(len(labels)), labels].clamp_min(torch.finfo(outputs.dtype).tiny)
-    own = torch.stack((hits[:, 0], hits.any(1), chosen.log()), dim=1).to(pixels.device)
-    first, five, logs = ranks.gather(own, whole).cpu().T.contiguous()  # sums of rows that lie apart round otherwise
+    found = torch.stack((hits[:, 0], hits.any(1), chosen.log()), dim=1)
+    if ranks.count > 1:  # they add up what lies on their devices
+        found = ranks.gather(found.to(pixels.device), whole).cpu()
+    first, five, logs = found.T.contiguous()  # sums of rows that lie apart round otherwise
     return Evaluation(
         top1=100 - 100 * first.double().mean().item(),
         top5=100 - 100 * five.double().mean().item(),
