@@ -91,13 +91,13 @@ class Pixels:
         mean = data.mean
         if self.mean_kind is Mean.channel:
             mean = np.broadcast_to(mean.mean(axis=(0, 1)), mean.shape)
-        self.mean = torch.from_numpy(np.array([mean, mean[:, ::-1]], np.float32)).to(device)
+        self.mean = on_device(torch.from_numpy(np.array([mean, mean[:, ::-1]], np.float32)), device)
         """The mean image and its mirror image, (2, S, S, 3)."""
         self.border = self.mean.shape[1] - self.crop
         self.components = torch.from_numpy(self._components(data))
         self.deviation = None
         if config.data.unit_variance:
-            self.deviation = torch.from_numpy(data.channel_std).float().to(device)
+            self.deviation = on_device(torch.from_numpy(data.channel_std).float(), device)
         self.device = device
         on_gpu = device.type == "cuda"
         self.dtype = torch.bfloat16 if on_gpu and config.train.precision is Precision.bf16 else torch.float32
