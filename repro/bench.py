@@ -1,19 +1,24 @@
 """`python -m repro.bench [only=lrn,step] [device=cpu|cuda] [results_dir=results]`: our speed beside others'.
 
-Each part measures its candidates in turn, so that a busy machine slows all of them alike, and takes ratios:
+Each part measures its candidates in turn, so that a busy machine slows all of them alike, and takes ratios; on a GPU
+they follow each other, and each has its whole memory:
   lrn         response normalisation beside nn.LocalResponseNorm, and beside a copy of the tensor
-  step        the training step beside plain PyTorch, torchvision's alexnet, and itself without LRN
-  input       the packed stores beside ImageFolder, v2 transforms and DataLoader (cpu)
+  step        the training step beside plain PyTorch, torchvision's alexnet, and itself with one thing changed
+  input       the packed stores beside ImageFolder, v2 transforms and DataLoader (cpu); a run's batches beside a copy
+              (cuda)
   memory      growth of the process over 20 epochs of reading (cpu)
   start       seconds to the help, and to the first step of setup=embedded (cpu)
-  throughput  images/s by batch beside the device's ceilings, and the hours of the paper's training
-  graph       the training step with train.cuda_graph=true beside that without (cuda)
-Prints every target, and writes what it found to <results_dir>/benchmarks/<device>.json; parts that are not measured
-stay there as they are. Exit code 1 where a target of the CPU is missed.
+  run         a run from its images to the update, evaluations, and the hours of the paper's training (cuda)
+  throughput  images/s by batch beside the device's ceilings
+Tells each line on stderr as it is measured, then prints every target. What a part found is written when it ends to
+<results_dir>/benchmarks/<device>.json, where parts that are not measured stay as they are. A part that fails says why
+in one line, and the others are measured. Ends within ten minutes. Exit code 1 where something failed, or a target of
+the CPU is missed.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +28,9 @@ from repro.environment import capture_code, capture_machine
 from repro.errors import RunFailure, UserError
 from repro.speed import benchfile
 from repro.speed.benchfile import Part
+from repro.speed.bounded import within
 from repro.speed.targets import CPU, CUDA, judge, not_measured, targets
-from repro.speed.wording import HEADER, THROUGHPUT_HEADER, cells, throughput_cells
+from repro.speed.wording import HEADER, THROUGHPUT_HEADER, cells, tell, throughput_cells
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +39,10 @@ if TYPE_CHECKING:
 
 PARTS = {
     CPU: ("lrn", "step", "input", "memory", "start", "throughput"),
-    CUDA: ("lrn", "step", "throughput", "graph"),
+    CUDA: ("lrn", "step", "run", "input", "throughput"),
 }
+SECONDS = 570.0
+"""Of all parts; the last one is stopped."""
 WIDTH = 140  # columns that the tables take
 DEFAULTS = {"only": "", "device": CPU, "results_dir": "results"}
 
@@ -50,14 +58,32 @@ def main() -> None:
     kind, chosen = _device(own["device"]), _parts(own["only"], own["device"])
     name = capture_machine(kind).device
     path = benchfile.path_of(Path(own["results_dir"]), name)
-    known = benchfile.read(path)
-    measured = []
-    for part in chosen:
-        print(f"measuring {part} ({chosen.index(part) + 1} of {len(chosen)})", file=sys.stderr)
-        known = benchfile.merge(path, {part: measure(part, kind)})
-        measured += known[part].rows
-    _print_tables(kind, name, known)
-    missed = [row.name for row in measured if row.met is False]
+    known, failed, missed = benchfile.read(path), dict[str, str](), list[str]()
+    until = time.monotonic() + SECONDS
+    for number, part in enumerate(chosen, 1):
+        print(f"measuring {part} ({number} of {len(chosen)})", file=sys.stderr, flush=True)
+        try:
+            found, reasons = _apart(until - time.monotonic(), measure, part, kind)
+        except RunFailure as error:
+            failed[part] = str(error)
+            print(f"{part} failed: {error}", file=sys.stderr, flush=True)
+            continue
+        known = benchfile.merge(path, {part: found})
+        failed |= {f"{part}, {candidate}": reason for candidate, reason in reasons.items()}
+        missed += [row.name for row in found.rows if row.met is False]
+        for row in found.rows:
+            tell(row.name, "  ".join(filter(None, cells(row)[1:])))
+    _print_tables(kind, name, known, failed)
+    _judge(kind, name, failed, missed)
+
+
+_apart = within
+
+
+def _judge(kind: str, name: str, failed: Mapping[str, str], missed: Sequence[str]) -> None:
+    """RunFailure where something failed, or the CPU misses a target."""
+    if failed:
+        raise RunFailure("; ".join(f"{what} failed: {reason}" for what, reason in failed.items()))
     if missed:
         message = f"{len(missed)} targets missed on {name}: {', '.join(missed)}"
         if kind == CPU:
@@ -65,35 +91,38 @@ def main() -> None:
         print(message, file=sys.stderr)
 
 
-def measure(part: str, kind: str) -> Part:
-    """Runs one part on a kind of device and judges it."""
+def measure(part: str, kind: str) -> tuple[Part, Mapping[str, str]]:
+    """Runs one part on a kind of device and judges it; and which candidates failed, and why."""
     import torch
 
     from repro.train.memory import keep_freed
 
-    keep_freed(torch.device(kind))  # as a run does
-    found = _race(part)(torch.device(kind))
-    return Part(
+    device = torch.device(kind)
+    keep_freed(device)  # as a run does
+    found = _race(part, kind)(device)
+    reasons = {**found.left_out, **found.failed}
+    done = Part(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=capture_machine(kind),
         code=capture_code(),
         note=found.note,
-        rows=[judge(target, found.rounds) for target in targets(kind, part)],
+        rows=[judge(target, found.rounds, reasons) for target in targets(kind, part)],
         table=found.table,
     )
+    return done, found.failed
 
 
-def _race(part: str) -> "Callable[[torch.device], Measured]":
-    from repro.speed import inputs, lrn, startup, steps, throughput
+def _race(part: str, kind: str) -> "Callable[[torch.device], Measured]":
+    from repro.speed import gpu_inputs, inputs, lrn, runs, startup, steps, throughput
 
     races = {
         "lrn": lrn.race,
         "step": steps.race,
-        "input": inputs.race,
+        "input": gpu_inputs.race if kind == CUDA else inputs.race,
         "memory": inputs.memory,
         "start": startup.race,
+        "run": runs.race,
         "throughput": throughput.race,
-        "graph": steps.race_graph,
     }
     return races[part]
 
@@ -117,7 +146,7 @@ def _parts(only: str, kind: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _print_tables(kind: str, device: str, parts: Mapping[str, Part]) -> None:
+def _print_tables(kind: str, device: str, parts: Mapping[str, Part], failed: Mapping[str, str]) -> None:
     """Every target of this kind of device and of the other; and the throughput where it is known."""
     from rich.console import Console
     from rich.table import Table
@@ -125,7 +154,9 @@ def _print_tables(kind: str, device: str, parts: Mapping[str, Part]) -> None:
     console = Console(width=max(WIDTH, Console().width))
     table = Table(*HEADER, title=device)
     for part in PARTS[kind]:
-        rows = parts[part].rows if part in parts else list(map(not_measured, targets(kind, part)))
+        rows = [not_measured(target, failed.get(part, "")) for target in targets(kind, part)]
+        if part in parts and part not in failed:
+            rows = parts[part].rows
         for row in rows:
             table.add_row(*cells(row))
         table.add_section()

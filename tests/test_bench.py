@@ -9,8 +9,11 @@ import torch
 
 from repro import bench
 from repro.command import exit_code
+from repro.errors import RunFailure
+from repro.speed.benchfile import Part
 from repro.speed.sidebyside import Measured
 from repro.speed.targets import CPU, CUDA, targets
+from tests.speed.parts import make_part
 
 Answer = Callable[..., tuple[int, str, str]]
 
@@ -30,10 +33,11 @@ def answer(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
     """Runs the command with these words and no real measurement; returns exit code, stdout and stderr."""
 
     def run(*words: str, peer: float = 0.01) -> tuple[int, str, str]:
-        def race(part: str) -> Callable[[Any], Measured]:
+        def race(part: str, kind: str) -> Callable[[Any], Measured]:
             return lambda device: found(part, peer)
 
         monkeypatch.setattr(bench, "_race", race)
+        monkeypatch.setattr(bench, "_apart", lambda seconds, measure, *arguments: measure(*arguments))
         monkeypatch.setattr(sys, "argv", [bench.__file__, f"results_dir={tmp_path}", *words])
         monkeypatch.setenv("COLUMNS", "200")
         return exit_code(bench.main), *capfd.readouterr()
@@ -69,6 +73,42 @@ def test_a_missed_target_is_named_and_fails(answer: Answer, tmp_path: Path) -> N
     assert ": LRN, fp32; other work" in err
     assert content(tmp_path)["parts"]["lrn"]["rows"][0]["met"] is False
     assert "2.00 [2.00, 2.00]" in out
+
+
+def test_a_part_that_fails_is_told_in_one_line_and_the_others_are_filed(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure(part: str, kind: str) -> tuple[Part, dict[str, str]]:
+        if part == "step":
+            raise RunFailure("an illegal memory access was encountered")
+        return make_part(part), {}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    code, out, err = answer("only=lrn,step,memory")
+    assert code == 1
+    assert "step failed: an illegal memory access was encountered\n" in err
+    assert err.splitlines()[-1] == "error: step failed: an illegal memory access was encountered"
+    assert content(tmp_path)["parts"].keys() == {"lrn", "memory"}
+    assert "not measured: an illegal memory" in out
+
+
+def test_a_candidate_that_failed_fails_the_command_and_one_left_out_does_not(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reasons = {"ours, bf16": "bf16 is emulated on this processor"}
+    monkeypatch.setattr(bench, "measure", lambda part, kind: (make_part(part, reasons=reasons), {}))
+    code, out, _ = answer("only=lrn")
+    assert code == 0
+    assert "not measured: bf16 is emulated" in out
+    assert content(tmp_path)["parts"]["lrn"]["rows"][1]["reason"] == reasons["ours, bf16"]
+    monkeypatch.setattr(bench, "measure", lambda part, kind: (make_part(part, reasons=reasons), reasons))
+    code, _, err = answer("only=lrn")
+    assert (code, err.splitlines()[-1]) == (1, f"error: lrn, ours, bf16 failed: {reasons['ours, bf16']}")
+
+
+def test_each_line_is_told_when_it_is_measured(answer: Answer) -> None:
+    _, _, err = answer("only=lrn,start")
+    assert err.index("  LRN, fp32: ") < err.index("measuring start (2 of 2)")
 
 
 def test_some_parts_leave_the_others_as_they_were(answer: Answer, tmp_path: Path) -> None:

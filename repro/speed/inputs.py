@@ -20,6 +20,7 @@ from repro.errors import RunFailure
 from repro.speed import peers, photos, steps
 from repro.speed.sidebyside import Measured, in_turn, rate
 from repro.train.memory import give_back
+from repro.train.precision import has_bf16
 
 IMAGES = {"train": 256, "val": 4}
 REPEATS = 32
@@ -27,7 +28,10 @@ REPEATS = 32
 BATCH = 64
 WORKERS = 2
 ROUNDS = 5
-LEAST_SECONDS = 3.0
+LEAST_SECONDS, STEP_SECONDS = 3.0, 0.2
+"""Of one value: of a stream, and of the training step."""
+SECONDS = 70.0
+"""No round begins later than this: a slow processor makes fewer."""
 FIRST_BATCHES = 2
 """Not timed: workers start."""
 EPOCHS = 20
@@ -51,9 +55,11 @@ def race(device: torch.device) -> Measured:
             folder / "train", config.data.image_size, config.data.crop, BATCH, WORKERS
         )
         measures = {name: _stream_rate(stream) for name, stream in streams.items()}
-        step = steps.ours(steps.configuration(BATCH, Precision.bf16), device)
-        measures["training step, bf16"] = rate(step, BATCH, device)
-        return Measured(in_turn(measures, ROUNDS), f"{images}, {WORKERS} workers")
+        precision = Precision.bf16 if has_bf16(device) else Precision.fp32
+        step = steps.ours(steps.configuration(BATCH, precision), device)
+        measures["training step"] = rate(step, BATCH, device, STEP_SECONDS)
+        note = f"{images}, {WORKERS} workers, a step in {precision.name}"
+        return Measured(in_turn(measures, ROUNDS, time.perf_counter() + SECONDS), note)
 
 
 def memory(device: torch.device) -> Measured:

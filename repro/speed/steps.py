@@ -1,7 +1,9 @@
 """The training step of the paper's net beside plain PyTorch, torchvision's alexnet, and itself without LRN."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,63 +12,89 @@ from repro import experiments
 from repro.config import Config, Precision
 from repro.model import build
 from repro.speed import peers
-from repro.speed.sidebyside import Measured, apart, in_turn, rate
+from repro.speed.sidebyside import Measure, Measured, Reasons, apart, in_turn, one_after_the_other, rate
 from repro.train import memory
+from repro.train.graph import WARM_UPS
 from repro.train.optimizer import make_optimizer
-from repro.train.precision import set_precision
+from repro.train.precision import has_bf16, set_precision
 from repro.train.schedule import Schedule
 from repro.train.step import TrainingStep
 from repro.train.tally import Tally
 
 CLASSES = 1000
+GRAPH, NO_GRAPH = "train.cuda_graph=true", "train.cuda_graph=false"
+EMULATED = "bf16 is emulated on this processor"
 BATCH = {"cpu": 64, "cuda": 128}
-ROUNDS = 21
+ROUNDS = {"cpu": 21, "cuda": 7}
 """Many short visits: a shared machine can lose half its speed for tens of seconds, between two of a round too."""
-LEAST_SECONDS = 0.6
+LEAST_SECONDS = {"cpu": 0.6, "cuda": 0.15}
+SECONDS = 150.0
+"""No round begins later than this: a slow processor makes fewer."""
 Step = Callable[[], None]
 Maker = Callable[[Config, torch.device], Step]
+Candidates = dict[str, tuple[Maker, Config]]
 
 
 def race(device: torch.device) -> Measured:
-    """Images/s of one update; each candidate in a process of its own."""
+    """Images/s of one update. On a CPU each candidate is in a process of its own, and they take turns."""
     batch = BATCH[device.type]
-    candidates: dict[str, tuple[Maker, Config]] = {"plain PyTorch, fp32": (plain, configuration(batch))}
-    precisions = [Precision.fp32, Precision.bf16]
+    note = f"one update of the full net, batch {batch}"
     if device.type == "cuda":
-        candidates["plain PyTorch, its defaults"] = plain_with_tf32, configuration(batch)
-        precisions.insert(1, Precision.tf32)
-    for precision in precisions:
-        config = configuration(batch, precision)
-        candidates |= {
-            f"ours without LRN, {precision.name}": (ours, configuration(batch, precision, "ablation=no_lrn")),
-            f"ours, {precision.name}": (ours, config),
-            f"torchvision's alexnet, {precision.name}": (torchvision_alexnet, config),
-        }
-    return _side_by_side(candidates, device)
-
-
-def race_graph(device: torch.device) -> Measured:
-    """Images/s of one update in bf16, its kernels started one by one and as one graph."""
-    batch = BATCH[device.type]
-    candidates: dict[str, tuple[Maker, Config]] = {
-        "ours, bf16": (ours, configuration(batch, Precision.bf16)),
-        "ours, bf16, as one graph": (ours, configuration(batch, Precision.bf16, "train.cuda_graph=true")),
-    }
-    return _side_by_side(candidates, device)
-
-
-def _side_by_side(candidates: dict[str, tuple[Maker, Config]], device: torch.device) -> Measured:
+        failed: Reasons = {}
+        makers = {name: partial(measure, *made, device) for name, made in _on_gpu(batch).items()}
+        return Measured(one_after_the_other(makers, ROUNDS["cuda"], failed), note, failed=failed)
+    until = time.perf_counter() + SECONDS
+    candidates, left_out = _on_cpu(batch, device)
     with ExitStack() as stack:
         measures = {
             name: stack.enter_context(apart(measure, make, config, device))
             for name, (make, config) in candidates.items()
         }
-        return Measured(in_turn(measures, ROUNDS), f"one update of the full net, batch {BATCH[device.type]}")
+        return Measured(in_turn(measures, ROUNDS["cpu"], until), note, left_out=left_out)
 
 
-def measure(make: Maker, config: Config, device: torch.device) -> Callable[[], float]:
-    """Images/s of a candidate."""
-    return rate(make(config, device), config.train.batch_size, device, LEAST_SECONDS)
+def _on_cpu(batch: int, device: torch.device) -> tuple[Candidates, Reasons]:
+    """The candidates of a processor, and those that it is not for."""
+    found: Candidates = {"plain PyTorch, fp32": (plain, configuration(batch))}
+    for precision in (Precision.fp32, Precision.bf16):
+        config = configuration(batch, precision)
+        found |= {
+            f"ours without LRN, {precision.name}": (ours, configuration(batch, precision, "ablation=no_lrn")),
+            f"ours, {precision.name}": (ours, config),
+            f"torchvision's alexnet, {precision.name}": (torchvision_alexnet, config),
+        }
+    if has_bf16(device):
+        return found, {}
+    emulated = {name: EMULATED for name, (_, config) in found.items() if config.train.precision is Precision.bf16}
+    return {name: made for name, made in found.items() if name not in emulated}, emulated
+
+
+def _on_gpu(batch: int) -> Candidates:
+    """Ours as runs have it, with one thing changed, and others' nets; the most wanted first."""
+    bf16 = partial(configuration, batch, Precision.bf16, GRAPH)
+    config = bf16()
+    return {
+        "ours, bf16": (ours, config),
+        "plain PyTorch, fp32": (plain, configuration(batch)),
+        "torchvision's alexnet, bf16": (torchvision_alexnet, config),
+        "ours kernel by kernel, bf16": (ours, configuration(batch, Precision.bf16, NO_GRAPH)),
+        "ours without LRN, bf16": (ours, bf16("ablation=no_lrn")),
+        "ours without dropout, bf16": (ours, bf16("ablation=no_dropout")),
+        "ours in one column, bf16": (ours, bf16("ablation=one_column")),
+        "ours benchmarked, bf16": (ours, bf16("train.cudnn_benchmark=true")),
+        "plain PyTorch, bf16": (plain_in_bf16, configuration(batch)),
+        "ours, tf32": (ours, configuration(batch, Precision.tf32, GRAPH)),
+        "plain PyTorch, its defaults": (plain_with_tf32, configuration(batch)),
+        "ours, fp32": (ours, configuration(batch, Precision.fp32, GRAPH)),
+    }
+
+
+def measure(make: Maker, config: Config, device: torch.device) -> Measure:
+    """Images/s of a candidate; on a GPU a step is recorded as a graph by then."""
+    step = make(config, device)
+    for _ in range(WARM_UPS + 1 if device.type == "cuda" else 0):
+        step()
+    return rate(step, config.train.batch_size, device, LEAST_SECONDS[device.type])
 
 
 def configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:
@@ -88,17 +116,23 @@ def ours(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
     images = images.contiguous(memory_format=torch.channels_last)
 
     def update() -> None:
-        set_precision(config.train.precision)  # the candidates of a race differ in it
+        set_precision(config.train.precision, config.train.cudnn_benchmark)  # the candidates of a race differ in it
         step(images, labels, tally)
 
     return update
 
 
-def plain(config: Config, device: torch.device, classes: int = CLASSES, tf32_convolutions: bool = False) -> Step:
-    """The same net in fp32 as one would write it down, maps first in memory, with torch.optim.SGD."""
+def plain(
+    config: Config,
+    device: torch.device,
+    classes: int = CLASSES,
+    tf32_convolutions: bool = False,
+    precision: Precision = Precision.fp32,
+) -> Step:
+    """The same net as one would write it down, maps first in memory, with torch.optim.SGD."""
     network = peers.paper_network(config.model, config.crop, classes).to(device).train()
     step = peers.training_step(
-        network, peers.sgd(network, config.optimizer), *_batch(config, device, classes), Precision.fp32
+        network, peers.sgd(network, config.optimizer), *_batch(config, device, classes), precision
     )
 
     def update() -> None:
@@ -112,6 +146,11 @@ def plain(config: Config, device: torch.device, classes: int = CLASSES, tf32_con
 def plain_with_tf32(config: Config, device: torch.device) -> Step:
     """`plain` with TF32 in its convolutions, as PyTorch has it on a GPU where nothing is set."""
     return plain(config, device, tf32_convolutions=True)
+
+
+def plain_in_bf16(config: Config, device: torch.device) -> Step:
+    """`plain` under PyTorch's autocast."""
+    return plain(config, device, precision=Precision.bf16)
 
 
 def torchvision_alexnet(config: Config, device: torch.device, classes: int = CLASSES) -> Step:

@@ -46,6 +46,8 @@ class Row:
     high: float | None
     target: float | None
     met: bool | str | None
+    reason: str = ""
+    """Why it was not measured."""
 
 
 _NORM, _PLAIN, _FOLDER = "nn.LocalResponseNorm", "plain PyTorch, fp32", "ImageFolder, v2, DataLoader"
@@ -62,7 +64,7 @@ TARGETS = (
     Target(CPU, "step", "step over torchvision's, fp32", IMAGES, 0.9, "ours, fp32", "torchvision's alexnet, fp32"),
     Target(CPU, "step", "step over torchvision's, bf16", IMAGES, 0.9, "ours, bf16", "torchvision's alexnet, bf16"),
     Target(CPU, "input", "packed store", IMAGES, 10.0, "raw store", _FOLDER),
-    Target(CPU, "input", "packed store over the step's need", IMAGES, 5.0, "raw store", "training step, bf16"),
+    Target(CPU, "input", "packed store over the step's need", IMAGES, 5.0, "raw store", "training step"),
     Target(CPU, "input", "JPEG store", IMAGES, 1.5, "jpeg store", _FOLDER),
     Target(CPU, "memory", "growth over 20 epochs, packed store", MIB, 32.0, "raw store"),
     Target(CPU, "memory", "growth over 20 epochs, JPEG store", MIB, 32.0, "jpeg store"),
@@ -73,11 +75,24 @@ TARGETS = (
     Target(CUDA, "lrn", "LRN over the copy limit, fp32", IMAGES, 0.8, "ours, fp32", "copy, fp32"),
     Target(CUDA, "lrn", "LRN over the copy limit, bf16", IMAGES, 0.8, "ours, bf16", "copy, bf16"),
     Target(CUDA, "step", "training step, bf16", IMAGES, 4.0, "ours, bf16", _PLAIN),
+    Target(CUDA, "step", "training step, bf16, beside bf16", IMAGES, None, "ours, bf16", "plain PyTorch, bf16"),
     Target(CUDA, "step", "training step, tf32", IMAGES, None, "ours, tf32", "plain PyTorch, its defaults"),
-    Target(CUDA, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
+    Target(CUDA, "step", "training step, fp32", IMAGES, None, "ours, fp32", _PLAIN),
     Target(CUDA, "step", "step over torchvision's, bf16", IMAGES, None, "ours, bf16", "torchvision's alexnet, bf16"),
-    Target(CUDA, "throughput", "90 epochs of ILSVRC-2012, projected", HOURS, 1.0, "hours"),
-    Target(CUDA, "graph", "step as one graph, bf16", IMAGES, None, "ours, bf16, as one graph", "ours, bf16"),
+    Target(CUDA, "step", "step as one graph, bf16", IMAGES, None, "ours, bf16", "ours kernel by kernel, bf16"),
+    Target(
+        CUDA, "step", "step with cuDNN's benchmark mode, bf16", IMAGES, None, "ours benchmarked, bf16", "ours, bf16"
+    ),
+    Target(CUDA, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
+    Target(CUDA, "step", "step with dropout over without", IMAGES, None, "ours, bf16", "ours without dropout, bf16"),
+    Target(CUDA, "step", "step in two columns over one", IMAGES, None, "ours, bf16", "ours in one column, bf16"),
+    Target(CUDA, "run", "run, images on the GPU", IMAGES, None, "run, images on the GPU", "training step"),
+    Target(CUDA, "run", "run, images in the host's memory", IMAGES, None, "run, images on the host", "training step"),
+    Target(CUDA, "run", "evaluation, centre crop", IMAGES, None, "centre crop", "training step"),
+    Target(CUDA, "run", "evaluation, ten crops", IMAGES, None, "ten crops", "centre crop"),
+    Target(CUDA, "run", "90 epochs of ILSVRC-2012, projected", HOURS, 1.0, "hours"),
+    Target(CUDA, "input", "batches, images on the GPU", IMAGES, None, "images on the GPU", "copy"),
+    Target(CUDA, "input", "batches, images in the host's memory", IMAGES, None, "images on the host", "copy"),
 )
 
 
@@ -86,8 +101,14 @@ def targets(device: str, part: str | None = None) -> list[Target]:
     return [target for target in TARGETS if target.device == device and part in (None, target.part)]
 
 
-def judge(target: Target, rounds: Mapping[str, Sequence[float]]) -> Row:
-    """Compares what was measured, candidate -> value in each round, with a target."""
+def judge(target: Target, rounds: Mapping[str, Sequence[float]], reasons: Mapping[str, str] | None = None) -> Row:
+    """Compares what was measured, candidate -> value in each round, with a target.
+
+    `reasons`: candidate -> why it was not measured; a target that needs one of these is not measured either.
+    """
+    for name in (target.ours, target.peer or ""):
+        if reasons and name in reasons:
+            return not_measured(target, reasons[name])
     ours, peer = rounds[target.ours], rounds[target.peer] if target.peer else None
     if peer is None:
         value = statistics.median(ours)
@@ -109,6 +130,6 @@ def judge(target: Target, rounds: Mapping[str, Sequence[float]]) -> Row:
     )
 
 
-def not_measured(target: Target) -> Row:
-    """The row of a target whose device or part has not run."""
-    return Row(target.name, target.unit, None, target.peer, None, None, None, None, target.bound, NOT_MEASURED)
+def not_measured(target: Target, reason: str = "") -> Row:
+    """The row of a target whose device, part or candidate has not run."""
+    return Row(target.name, target.unit, None, target.peer, None, None, None, None, target.bound, NOT_MEASURED, reason)

@@ -1,11 +1,13 @@
-"""How near a training step comes to what the device can do, and how long the paper's training would take.
+"""How near a training step comes to what the device can do, batch by batch.
 
 A step cannot be faster than the device makes its operations, nor than memory moves its bytes, each layer reading and
 writing once. The slower of the two is the bound.
 """
 
 import statistics
+import time
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 
@@ -15,11 +17,13 @@ from repro.profiling.ceilings import copy_bandwidth, matmul_rate
 from repro.profiling.roofline import Ceilings
 from repro.profiling.work import UPDATE_OPERATIONS, Work, layer_work
 from repro.speed import steps
-from repro.speed.sidebyside import Measured, in_turn, rate
+from repro.speed.sidebyside import Measured, Reasons, in_turn, one_after_the_other
+from repro.train.precision import has_bf16
 
 BATCHES = {"cpu": (64,), "cuda": (128, 512, 2048)}
 ROUNDS = 5
-PAPER_IMAGES, PAPER_EPOCHS = 1_281_167, 90  # ILSVRC-2012's training set; section 5
+SECONDS = 40.0
+"""No round begins later than this: a slow processor makes fewer."""
 UPDATE_BYTES = 4 * 5
 """A parameter: w, its velocity and its gradient are read, w and the velocity written, in fp32."""
 
@@ -37,16 +41,18 @@ class Throughput:
 
 
 def race(device: torch.device) -> Measured:
-    """The hours that the paper's training would take at the best batch, and the table by batch, in bf16."""
-    configs = {str(batch): steps.configuration(batch, Precision.bf16) for batch in BATCHES[device.type]}
-    measures = {
-        name: rate(steps.ours(config, device), config.train.batch_size, device) for name, config in configs.items()
-    }
-    rounds = in_turn(measures, ROUNDS)
-    ceilings = Ceilings(matmul_rate(device, Precision.bf16), copy_bandwidth(device))
-    table = [asdict(row(config, statistics.median(rounds[name]), ceilings)) for name, config in configs.items()]
-    fastest = [max(values) for values in zip(*rounds.values(), strict=True)]
-    return Measured({"hours": list(map(hours, fastest))}, "one update of the full net in bf16", table)
+    """The table by batch: in bf16, or in fp32 where that is what the processor has."""
+    precision = Precision.bf16 if has_bf16(device) else Precision.fp32
+    configs = {f"batch {batch}": steps.configuration(batch, precision) for batch in BATCHES[device.type]}
+    makers = {name: partial(steps.measure, steps.ours, config, device) for name, config in configs.items()}
+    failed: Reasons = {}
+    if device.type == "cuda":
+        rounds = one_after_the_other(makers, ROUNDS, failed)
+    else:
+        rounds = in_turn({name: make() for name, make in makers.items()}, ROUNDS, time.perf_counter() + SECONDS)
+    ceilings = Ceilings(matmul_rate(device, precision), copy_bandwidth(device))
+    table = [asdict(row(configs[name], statistics.median(rates), ceilings)) for name, rates in rounds.items()]
+    return Measured(rounds, f"one update of the full net in {precision.name}", table, failed=failed)
 
 
 def row(config: Config, images_per_second: float, ceilings: Ceilings, classes: int = steps.CLASSES) -> Throughput:
@@ -61,11 +67,6 @@ def row(config: Config, images_per_second: float, ceilings: Ceilings, classes: i
         bound=batch / ceilings.least_seconds(work),
         bound_by=ceilings.bound(work),
     )
-
-
-def hours(images_per_second: float) -> float:
-    """Of the paper's training at this rate."""
-    return PAPER_EPOCHS * PAPER_IMAGES / images_per_second / 3600
 
 
 def step_work(config: Config, classes: int = steps.CLASSES) -> Work:

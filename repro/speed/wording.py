@@ -1,5 +1,6 @@
 """Figures of the benchmark as words, for the terminal and for README.md alike."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,11 @@ from repro.speed.targets import NOT_MEASURED, Row
 HEADER = ("what", "ours", "beside", "ours over it", "target", "met")
 SUMMARY_HEADER = ("what", "beside", "ours over it", "target", "met")
 THROUGHPUT_HEADER = ("batch", "images/s", "of peak FLOP/s", "of bandwidth", "bound, images/s", "bound by")
+
+
+def tell(name: str, text: str) -> None:
+    """One line on stderr, at once."""
+    print(f"  {name}: {text}", file=sys.stderr, flush=True)
 
 
 def cells(row: Row) -> list[str]:
@@ -49,4 +55,5 @@ def _target(row: Row) -> str:
 
 
 def _met(row: Row) -> str:
-    return {True: "yes", False: "no", NOT_MEASURED: NOT_MEASURED, None: ""}[row.met]
+    words = {True: "yes", False: "no", NOT_MEASURED: NOT_MEASURED, None: ""}[row.met]
+    return f"{words}: {row.reason}" if row.reason else words

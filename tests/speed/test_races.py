@@ -15,7 +15,7 @@ from repro.describe import layer_table, total
 from repro.errors import RunFailure
 from repro.model import Network, build
 from repro.profiling.roofline import Ceilings
-from repro.speed import inputs, lrn, photos, sidebyside, startup, steps, throughput
+from repro.speed import inputs, lrn, photos, runs, sidebyside, startup, steps, throughput
 from repro.speed.sidebyside import Measured
 from repro.speed.targets import CPU, judge, targets
 from repro.train.step import TrainingStep
@@ -25,26 +25,24 @@ CPU_DEVICE = torch.device(CPU)
 pytestmark = pytest.mark.usefixtures("one_thread", "short")
 
 
-def shortly(function: Callable[[], object], work: float, device: torch.device, least: float = 0) -> Callable[[], float]:
-    return sidebyside.rate(function, work, device, 0.0)
-
-
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One short round each."""
     monkeypatch.setattr(sidebyside, "WARM_UP", 1)
-    for part in (lrn, steps, inputs, startup):
+    for part in (lrn, steps):
+        monkeypatch.setattr(part, "ROUNDS", {CPU: 1})
+        monkeypatch.setattr(part, "BATCH", {CPU: 2})
+        monkeypatch.setattr(part, "LEAST_SECONDS", {CPU: 0.0})
+    for part in (inputs, startup, throughput):
         monkeypatch.setattr(part, "ROUNDS", 1)
-        if part is not startup:
-            monkeypatch.setattr(part, "rate", shortly)
-            monkeypatch.setattr(part, "BATCH", 4 if part is inputs else {CPU: 2})
+    monkeypatch.setattr(inputs, "BATCH", 4)
 
 
 def check(part: str, measured: Measured) -> None:
     """Every target of the part can be judged from what was measured."""
-    rows = [judge(target, measured.rounds) for target in targets(CPU, part)]
+    rows = [judge(target, measured.rounds, measured.left_out) for target in targets(CPU, part)]
     assert len(rows) >= 2
-    assert all(row.ours is not None for row in rows)
+    assert all(row.ours is not None or row.reason for row in rows)
     assert measured.note
 
 
@@ -57,7 +55,7 @@ def test_lrn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_copy_is_counted_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lrn, "SIDE", 5)
-    monkeypatch.setattr(lrn, "rate", lambda function, work, device: lambda: work)
+    monkeypatch.setattr(lrn, "rate", lambda function, work, device, least: lambda: work)
     rounds = lrn.race(CPU_DEVICE).rounds
     # five tensors go through memory for each two of a copy: 2 images of LRN take as long as 0.8 copied ones
     assert (rounds["ours, fp32"], rounds["copy, fp32"]) == ([2], [0.8])
@@ -84,6 +82,21 @@ def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "torchvision_alexnet", steps.ours)  # it has one size, the large one
     monkeypatch.setattr(steps, "apart", here)
     check("step", steps.race(CPU_DEVICE))
+
+
+@pytest.mark.usefixtures("tiny_steps")
+def test_what_is_emulated_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "apart", here)
+    monkeypatch.setattr(steps, "torchvision_alexnet", steps.ours)
+    monkeypatch.setattr(steps, "has_bf16", lambda device: False)
+    measured = steps.race(CPU_DEVICE)
+    rows = [judge(target, measured.rounds, measured.left_out) for target in targets(CPU, "step")]
+    for row in rows:
+        assert (row.reason == "bf16 is emulated on this processor") == ("bf16" in row.name)
+        assert (row.ratio is None) == ("bf16" in row.name)
+    monkeypatch.setattr(throughput, "has_bf16", lambda device: False)
+    monkeypatch.setattr(throughput, "BATCHES", {CPU: (2,)})
+    assert throughput.race(CPU_DEVICE).note.endswith("in fp32")
 
 
 def test_our_step_is_the_papers_net_and_hardly_moves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +127,7 @@ def test_configurations_are_the_full_net() -> None:
 @pytest.mark.usefixtures("tiny_steps")
 def test_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(inputs, "STEP_SECONDS", 0.0)
     monkeypatch.setattr(inputs, "WORKERS", 0)
     monkeypatch.setattr(photos, "write", lambda folder, train, val: str(make_image_folder(folder, 8, 4)))
     monkeypatch.setattr(inputs, "configuration", folder_config)
@@ -205,5 +219,5 @@ def test_the_work_of_a_step_is_three_forward_passes_and_an_update() -> None:
     assert 0.5 < halved.bytes / work.bytes < 0.7  # the update stays in fp32
 
 
-def test_hours_of_the_papers_training() -> None:
-    assert throughput.hours(90 * 1_281_167 / 3600) == pytest.approx(1)
+def test_hours_of_the_papers_training_and_its_evaluations() -> None:
+    assert runs.hours(90 * 1_281_167 / 3600, 90 * 50_000 / 3600) == pytest.approx(2)

@@ -1,6 +1,7 @@
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 
 from repro.errors import RunFailure
 from repro.speed import sidebyside
-from repro.speed.sidebyside import apart, in_turn, rate
+from repro.speed.sidebyside import apart, in_turn, one_after_the_other, rate
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,36 @@ def test_candidates_take_turns_and_the_order_turns_round() -> None:
     rounds = in_turn({"a": measure("a"), "b": measure("b")}, 3)
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert rounds == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+
+
+def test_no_round_begins_when_time_is_up() -> None:
+    assert in_turn({"a": lambda: 1.0, "b": lambda: 2.0}, 3, until=time.perf_counter()) == {"a": [1.0], "b": [2.0]}
+
+
+def test_one_candidate_is_gone_before_the_next_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    class Net:
+        def rate(self) -> float:
+            return 1234.5
+
+    alive: list[weakref.ref[Net]] = []
+
+    def make() -> Callable[[], float]:
+        assert all(reference() is None for reference in alive)
+        net = Net()
+        net.itself = net  # type: ignore[attr-defined]  # a cycle, as an optimizer with hooks is one
+        alive.append(weakref.ref(net))
+        return net.rate
+
+    def broken() -> Callable[[], float]:
+        make()
+        raise RuntimeError("CUDA error: misaligned address\nfor debugging")
+
+    failed: dict[str, str] = {}
+    rounds = one_after_the_other({"a": make, "b": broken, "c": make}, 2, failed)
+    assert rounds == {"a": [1234.5, 1234.5], "c": [1234.5, 1234.5]}
+    assert failed["b"].startswith("CUDA error: misaligned address (test_sidebyside.py:")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["  a: 1,234 images/s", f"  b: failed: {failed['b']}", "  c: 1,234 images/s"]
 
 
 @pytest.mark.parametrize(("least", "timed"), [(1.0, 1 + 4), (0.2, 1)])

@@ -1,0 +1,30 @@
+import math
+import os
+import time
+
+import pytest
+
+from repro.errors import RunFailure
+from repro.experiments import compose
+from repro.speed.bounded import within
+
+
+def test_the_answer_of_another_process_comes_back() -> None:
+    assert within(60, math.hypot, 3.0, 4.0) == 5.0
+    assert within(60, os.getpid) != os.getpid()
+
+
+def test_an_error_there_is_one_line_here() -> None:
+    with pytest.raises(RunFailure, match=r"^invalid literal for int\(\) with base 10: 'four' \(bounded\.py:\d+\)$"):
+        within(60, int, "four")
+    with pytest.raises(RunFailure, match=r"^unknown ablation=no_lnr: did you mean no_lrn\?"):
+        within(60, compose, ["ablation=no_lnr"])
+
+
+def test_a_process_that_dies_or_takes_too_long_is_told_of() -> None:
+    with pytest.raises(RunFailure, match=r"^its process died \(exit code 3\)$"):
+        within(60, os._exit, 3)
+    start = time.monotonic()
+    with pytest.raises(RunFailure, match=r"^it was stopped after 1 s$"):
+        within(1, time.sleep, 60)
+    assert time.monotonic() - start < 30
