@@ -3,7 +3,8 @@
 Runs warm training steps under torch.profiler and prints them by layer and phase and by kernel: time, operations,
 bytes, and how near they come to what the device can do, which is measured first. With several ablations it prints
 what each costs over the first; they take turns, so that a busy machine slows all alike. The images are random pixels,
-so none are needed. Any key of `repro.run` can follow.
+so none are needed; they lie where a run's lie. A GPU's kernels are started one by one, for a step that is replayed as
+one graph has no layers; its time is told beside. Any key of `repro.run` can follow.
 
 Tables and a roofline picture go to results/profiles/; traces, for Perfetto (ui.perfetto.dev) and for
 `tensorboard --logdir` with torch-tb-profiler (pip install 'alexnet-repro[profile]'), to results/raw/profiles/.
@@ -79,8 +80,6 @@ def arms(words: list[str]) -> list[Arm]:
     for name in _COMMA.split(names[0]):
         own = [*rest, f"ablation={name}"]
         config, chosen = compose(own), chosen_ablations(own)
-        if config.train.cuda_graph:
-            raise UserError("train.cuda_graph=true hides the layers from a profile: leave it out")
         device = choose_device(config.train.device)
         config = resolved(config, device, warn)
         label, _ = identify(config, chosen, resolve(Precision.auto, device))
@@ -176,7 +175,8 @@ def _summary(arm: Arm, profiled: "Profiled", stand: Stand) -> dict[str, Any]:
         "steps": len(profiled.seconds),
         "step_milliseconds": 1000 * median(profiled.seconds),
         "step_milliseconds_without_profiler": 1000 * median(profiled.bare_seconds),
-        "images_per_second": train.batch_size / median(profiled.bare_seconds),
+        "step_milliseconds_as_graph": 1000 * median(profiled.graph_seconds) if profiled.graph_seconds else None,
+        "images_per_second": train.batch_size / median(profiled.graph_seconds or profiled.bare_seconds),
         "images": "random pixels, in memory",
         "matmul_flops_per_second": stand.ceilings.flops,
         "copy_bytes_per_second": stand.ceilings.bandwidth,
@@ -188,8 +188,10 @@ def _summary(arm: Arm, profiled: "Profiled", stand: Stand) -> dict[str, Any]:
 
 def _words(summary: dict[str, Any]) -> str:
     bare, profiled = (summary[f"step_milliseconds{end}"] for end in ("_without_profiler", ""))
+    graph = summary["step_milliseconds_as_graph"]
+    alone = f"{bare:.4g} ms" if graph is None else f"{graph:.4g} ms as one graph, {bare:.4g} ms kernel by kernel"
     return (
-        f"{summary['machine']['device']}, {summary['precision']}: {bare:.4g} ms a step of {summary['batch']} images"
+        f"{summary['machine']['device']}, {summary['precision']}: {alone} a step of {summary['batch']} images"
         f" ({summary['images_per_second']:,.0f} images/s), {profiled:.4g} ms under the profiler;"
         f" medians of {summary['steps']} steps.\n"
         f"Ceilings, measured: {summary['matmul_flops_per_second'] / 1e12:.3g} TFLOP/s in a matrix product,"

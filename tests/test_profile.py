@@ -17,10 +17,12 @@ from urllib.request import urlopen
 
 import pandas as pd
 import pytest
+import torch
 
 from repro import profile
 from repro.command import exit_code
-from repro.profiling import ceilings
+from repro.profiling import ceilings, steps
+from tests import pretend
 from tests.tiny import WORDS
 
 TINY = (*WORDS, "data.classes=4")
@@ -57,8 +59,8 @@ def name_of(ablation: str) -> str:
 def small_ceilings() -> Iterator[pytest.MonkeyPatch]:
     """Measured in no time, on tensors that fit a cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ceilings, "COPIED", {"cpu": 2**16})
-        patch.setattr(ceilings, "SIDE", {"cpu": 64})
+        patch.setattr(ceilings, "COPIED", {"cpu": 2**16, "cuda": 2**16})
+        patch.setattr(ceilings, "SIDE", {"cpu": 64, "cuda": 64})
         yield patch
 
 
@@ -153,7 +155,6 @@ def test_the_trace_has_the_papers_layers_on_its_timeline(done: Done) -> None:
         (["steps=many"], "steps=many: give the number of steps to profile, 1 or more"),
         (["ablation=no_lnr,baseline"], "unknown ablation=no_lnr: did you mean no_lrn?"),
         (["ablation=no_lrn", "ablation=baseline"], "write ablation=no_lrn,baseline"),
-        (["train.cuda_graph=true"], "train.cuda_graph=true hides the layers from a profile: leave it out"),
     ],
 )
 def test_mistakes_are_told_in_one_line(answer: Any, words: list[str], message: str) -> None:
@@ -174,6 +175,22 @@ def test_ablations_within_brackets_are_one_arm() -> None:
     assert [arm.ablation for arm in arms] == ["baseline", "no_lrn+no_dropout"]
     assert [arm.label for arm in arms] == ["batch_size=8", "no_dropout+no_lrn+batch_size=8"]
     assert profile.arms([])[0].name == "embedded-paper-baseline"
+
+
+def test_on_a_pretended_gpu_a_step_is_profiled_kernel_by_kernel_and_timed_as_a_graph(tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("train.device")]
+    with pretend.gpu() as gpu, small_ceilings(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+        patch.setattr(steps, "IMAGES_ON_GPU", 20)
+        profile.profile(profile.arms([*words, "train.precision=fp32", "ablation=baseline,no_lrn", f"results_dir={tmp_path}"]), steps=2)
+    done = Done("", tmp_path)
+    summary = json.loads((done.folder("baseline") / "profile.json").read_text())
+    assert summary["machine"]["device_type"] == "cuda"
+    assert summary["step_milliseconds_as_graph"] > 0
+    layers = done.table("baseline", "layers")
+    wanted = {(layer, phase) for layer in ("conv1", "norm1", "fc8") for phase in ("forward", "backward")}
+    assert wanted <= set(zip(layers["layer"], layers["phase"], strict=True))
+    assert not any("steps.py" in wait for wait in gpu.waits if not wait.startswith("synchronize"))
 
 
 @pytest.mark.cuda

@@ -1,13 +1,13 @@
 """Whose time it is: the events of a profiled step, by phase, layer and kernel.
 
 On a CPU a kernel is an operator of PyTorch, with all that it calls; on CUDA it is what ran on the device, filed under
-the operator that launched it. A backward function belongs to the layer whose forward pass took its sequence number;
-the sum into a parameter's gradient, which has none, to the function before it, for autograd runs it next (engine.cpp:
-it has the highest priority).
+the operator that launched it, or, where our own code did (Triton), under the range in which it was launched. A
+backward function belongs to the layer whose forward pass took its sequence number; the sum into a parameter's gradient,
+which has none, to the function before it, for autograd runs it next (engine.cpp: it has the highest priority).
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ OVERHEAD = "(overhead)"
 
 _NODE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = _NODE + "torch::autograd::AccumulateGrad"
+_LAUNCH = ("cudaLaunch", "cuLaunch")  # the calls of CUDA's runtime and driver that start a kernel
 _USER_SCOPE = 7  # at::RecordScope::USER_SCOPE, what record_function makes
 # torch's own functions end in a number; one without is a torch.autograd.Function: it may be a kernel of ours
 _OWN_FUNCTION = re.compile(r"(?!aten::|autograd::|torch::)(?!\w*Backward\d+$)")
@@ -46,6 +47,15 @@ class Span:
 class _Place:
     phase: str
     layer: str
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """A kernel that no operator launched: when the host asked for it, and how long the device took."""
+
+    start: float
+    name: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -72,22 +82,48 @@ class Attribution:
         self._units: list[_Unit] = []
         self._calls: list[tuple[float, str, _Unit | None]] = []
         """Start of each counted operator, its name, and the unit that it is (None: it is within one)."""
+        self._ranges: list[tuple[float, float, _Place]] = []
+        """Start and end of each range that was made by `record_function`, and the place that it is."""
 
     def spans(self, events: Iterable[FunctionEvent]) -> list[list[Span]]:
         """The spans of each step among the events."""
+        events = list(events)
         on_cpu = [event for event in events if event.device_type.name == "CPU"]
-        self._on_cuda = any(event.kernels for event in on_cpu)
+        self._on_cuda = any(event.device_type.name == "CUDA" or event.kernels for event in events)
+        self._names = {event.name for event in on_cpu if event.scope == _USER_SCOPE}
+        launches = self._own_launches(events, on_cpu)
         roots = [event for event in on_cpu if event.cpu_parent is None and not event.is_async]
         steps = []
         for step in (root for root in roots if root.name == STEP):
             inside = [root for root in roots if root.name.startswith(_NODE) and _starts_within(root, step)]
-            steps.append(self._step([*step.cpu_children, *inside]))
+            own = [launch for launch in launches if step.time_range.start <= launch.start < step.time_range.end]
+            steps.append(self._step([*step.cpu_children, *inside], own))
         return steps
 
-    def _step(self, events: Sequence[FunctionEvent]) -> list[Span]:
-        self._overhead, self._units, self._calls = defaultdict(float), [], []
+    def _own_launches(self, events: Sequence[FunctionEvent], on_cpu: Sequence[FunctionEvent]) -> list[_Launch]:
+        """What ran on a GPU without an operator of PyTorch around its launch, which has the kernel's number."""
+        known = Counter((kernel.name, kernel.duration) for event in on_cpu for kernel in event.kernels)
+        asked = {event.id: event.time_range.start for event in on_cpu if event.name.startswith(_LAUNCH)}
+        found = []
+        for event in events:
+            if event.device_type.name != "CUDA" or event.name in self._names:  # a range has a shadow on the device
+                continue
+            duration = event.time_range.elapsed_us()
+            if known[event.name, duration]:
+                known[event.name, duration] -= 1
+            elif event.id in asked:
+                found.append(_Launch(asked[event.id], event.name, _s(duration)))
+        return found
+
+    def _step(self, events: Sequence[FunctionEvent], launches: Sequence[_Launch]) -> list[Span]:
+        self._overhead, self._units, self._calls, self._ranges = defaultdict(float), [], [], []
+        outside = _Place(FORWARD, LOSS)
         for event in sorted(events, key=lambda event: event.time_range.start):
-            self._visit(event, _Place(FORWARD, LOSS))
+            self._visit(event, outside)
+        for launch in launches:
+            around = [(end - start, place) for start, end, place in self._ranges if start <= launch.start < end]
+            _, place = min(around, key=lambda found: found[0], default=(0.0, outside))
+            self._units.append(_Unit(launch.start, launch.name, place, ((launch.name, launch.seconds),)))
         work = self._work_of_calls()
         spans = [Span(place.phase, place.layer, OVERHEAD, time, 0) for place, time in self._overhead.items()]
         for unit in self._units:
@@ -100,6 +136,8 @@ class Attribution:
 
     def _visit(self, event: FunctionEvent, place: _Place) -> None:
         place = self._place(event, place)
+        if event.scope == _USER_SCOPE:
+            self._ranges.append((event.time_range.start, event.time_range.end, place))
         if event.sequence_nr >= 0 and place.phase == FORWARD:
             self._owners[event.sequence_nr] = place.layer
         if self._is_unit(event):
@@ -107,6 +145,8 @@ class Attribution:
             return
         if self._on_cuda:
             for kernel in event.kernels:  # launched by our own code
+                if kernel.name in self._names:  # the range itself, as the device saw it
+                    continue
                 own = ((kernel.name, _s(kernel.duration)),)
                 self._units.append(_Unit(event.time_range.start, event.name, place, own))
         else:

@@ -15,11 +15,10 @@ def classes(config: Config) -> int:
     return config.data.classes or _CLASSES.get(config.data.source, _OF_ILSVRC)
 
 
-def random_store(config: Config, batches: int) -> ImageData:
-    """A packed store in memory that is good for so many batches: one of images, met again and again."""
-    generator = np.random.default_rng(config.seed)
-    batch, side = config.train.batch_size, config.data.image_size
-    images = generator.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
-    labels = generator.integers(0, classes(config), batches * batch)
-    split = Split(images, labels, np.arange(len(labels)) % batch)
+def random_store(config: Config, batches: int, images: int) -> ImageData:
+    """A packed store in memory that is good for so many batches of so many images, met again and again."""
+    generator, side = np.random.default_rng(config.seed), config.data.image_size
+    pixels = generator.integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+    labels = generator.integers(0, classes(config), batches * config.train.batch_size)
+    split = Split(pixels, labels, np.arange(len(labels)) % images)
     return in_memory(split, split, classes(config), content_hash="")

@@ -134,7 +134,14 @@ def test_activations_that_are_computed_again_belong_to_the_backward_pass() -> No
 
 
 def made(
-    name: str, start: float, end: float, *children: Any, scope: int = 0, number: int = -1, **kernels: float
+    name: str,
+    start: float,
+    end: float,
+    *children: Any,
+    scope: int = 0,
+    number: int = -1,
+    identity: int = 0,
+    **kernels: float,
 ) -> Any:
     """An event as the profiler makes it; times and kernels' durations in microseconds."""
     event = SimpleNamespace(
@@ -145,6 +152,7 @@ def made(
         is_async=False,
         time_range=SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start),
         self_cpu_time_total=end - start,
+        id=identity,
         kernels=[SimpleNamespace(name=kernel, duration=duration) for kernel, duration in kernels.items()],
         cpu_children=list(children),
         cpu_parent=None,
@@ -152,6 +160,13 @@ def made(
     for child in children:
         child.cpu_parent = event
     return event
+
+
+def on_device(name: str, start: float, end: float, number: int) -> Any:
+    """What ran on the device, with the number of its launch."""
+    span = SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start)
+    kind = SimpleNamespace(name="CUDA")
+    return SimpleNamespace(name=name, id=number, scope=0, device_type=kind, time_range=span, kernels=[])
 
 
 def flat(event: Any) -> list[Any]:
@@ -195,4 +210,31 @@ def test_on_cuda_kernels_count_and_the_backward_thread_is_seen() -> None:
         "dgrad": ("conv1", "backward", 600, Work(8e9, 800)),
         "add": ("conv1", "backward", 5, Work(1, 12)),
         "fused": ("update", "update", 40, Work()),
+    }
+
+
+def test_on_cuda_what_no_operator_launched_belongs_to_its_range_and_ranges_are_no_kernels() -> None:
+    convolution = made("aten::convolution", 31, 32, fprop=300)
+    conv1 = made("conv1", 31, 33, convolution, scope=7, conv1=305)  # the device's shadow of the range
+    forward = made("forward", 30, 40, conv1, scope=7, forward=400)
+    step = made("ProfilerStep*", 0, 100, made("input", 10, 20, scope=7, input=90), forward, scope=7)
+    launch = made("cuLaunchKernelEx", 12, 13, identity=41)
+    another = made("cuLaunchKernelEx", 50, 51, identity=42)
+    device = [
+        on_device("fprop", 400, 700, 8),
+        on_device("prepare", 200, 290, 41),
+        on_device("tally", 800, 810, 42),
+        on_device("conv1", 400, 705, 0),
+        on_device("input", 200, 290, 41),  # a shadow, whatever its number
+        on_device("lost", 0, 1, 99),  # launched before the profile began
+    ]
+    operators: OperatorWork = {"aten::convolution": [Work(4e9, 400)]}
+    work = {("input", "input"): Work(7, 77)}
+    events = [*flat(step), launch, another, *device]
+    (spans,) = Attribution({"conv1"}, operators, work).spans(cast(list[FunctionEvent], events))
+    found = {(span.kernel, span.layer, span.phase, round(span.seconds * 1e6)): span.work for span in spans}
+    assert found == {
+        ("fprop", "conv1", "forward", 300): Work(4e9, 400),
+        ("prepare", "input", "input", 90): Work(7, 77),
+        ("tally", LOSS, "forward", 10): Work(),
     }
