@@ -25,6 +25,7 @@ from repro.train.precision import set_precision
 from repro.train.step import TrainingStep
 from repro.train.tally import Tally
 
+ACTIVITIES = {"cpu": [ProfilerActivity.CPU], "cuda": [ProfilerActivity.CPU, ProfilerActivity.CUDA]}
 WARM_UP = 3
 TURNS = 5
 """So often each of several configurations is looked at for a few steps: a drift of the machine meets all alike."""
@@ -133,10 +134,9 @@ class _Subject:
 
 def _watch(step: Callable[[], object], steps: int, device: torch.device) -> tuple[profile, list[float]]:
     """The profiler after so many steps, and the seconds of each; one more before them warms it up."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     plan = schedule(wait=0, warmup=1, active=steps, repeat=1)
     watched = []
-    with profile(activities=activities, schedule=plan, record_shapes=True) as profiler:
+    with profile(activities=ACTIVITIES[device.type], schedule=plan, record_shapes=True) as profiler:
         for _ in range(1 + steps):
             watched.append(seconds(step, 1, device))
             profiler.step()
