@@ -29,6 +29,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     """
     import torch
 
+    from repro import threads
     from repro.data.augmentation import Pixels
     from repro.data.resident import resident
     from repro.data.store import open_data
@@ -43,6 +44,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     device = choose_device(config.train.device)
     config = resolved(config, device, warn)
     set_precision(config.train.precision)
+    threads.take()
     keep_freed(device)
     data = open_data(config.data)
     if mean is not None:

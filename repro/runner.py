@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from repro import record as records
+from repro import threads
 from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
 from repro.data.store import ImageData, open_data
@@ -201,6 +202,7 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     config = wanted.config
     set_precision(config.train.precision, config.train.cudnn_benchmark)
     torch.manual_seed(config.seed)
+    threads.take()
     memory.keep_freed(device)
     memory.reset_peak(device)
     if config.force:

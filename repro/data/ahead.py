@@ -4,7 +4,6 @@ Reading the store and decoding JPEG files both release the interpreter. The draw
 same whatever was read ahead.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from repro.data.augmentation import Windows, cut_into
 from repro.data.store import Split
+from repro.threads import cores
 
 AHEAD = 2  # batches beyond the one in use
 DRAWS_AHEAD = 8  # batches of a GPU: their draws take microseconds, which it would otherwise wait
@@ -88,7 +88,7 @@ def cut_ahead(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> I
     An error of a thread is raised here. The threads end with the iteration, whatever ends it.
     """
     waiting: deque[tuple[Draw, Tensor, list[Future[None]]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count(), "crops") as pool:
+    with ThreadPoolExecutor(cores(), "crops") as pool:
         try:
             for draw in draws:
                 waiting.append((draw, *_start(pool, split, draw, crop, pinned)))

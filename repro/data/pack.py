@@ -26,6 +26,7 @@ from repro.data.squares import as_squares, encode
 from repro.data.statistics import measure
 from repro.errors import RunFailure, UserError
 from repro.files import replace_file
+from repro.threads import cores
 
 FORMAT = 1  # of the folder's files; another one is prepared again
 BLOCK_BYTES = 2**25  # pixels decoded, written and recorded at a time
@@ -198,7 +199,7 @@ def _pack(folder: Path, fingerprint: str, parts: list[_Part], what: str) -> None
     with (
         warnings.catch_warnings(),
         # Pillow and simplejpeg hold the interpreter's lock for a thirtieth of an image's time: processes gain nothing
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         warnings.filterwarnings("ignore", "Corrupt EXIF data")  # ILSVRC has some; the pixels are whole

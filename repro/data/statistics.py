@@ -1,12 +1,13 @@
 """The mean image and the principal components of colour of a training set (sections 2 and 4.1)."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+
+from repro.threads import cores
 
 CHUNK_PIXELS = 2**20  # pixels turned into float64 at a time
 
@@ -30,7 +31,7 @@ def measure(images: Any) -> Statistics:
     step = max(1, CHUNK_PIXELS // size**2)
     image_sum = np.zeros(images.shape[1:], np.int64)
     products = np.zeros((3, 3), np.int64)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding, where they are JPEG files
+    with ThreadPoolExecutor(cores()) as pool:  # decoding, where they are JPEG files
         for part_sum, part_products in pool.map(partial(_sums, images, step), range(0, count, step)):
             image_sum += part_sum
             products += part_products

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro import threads
 from repro.config import Config, ScheduleKind
 from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
@@ -102,6 +103,7 @@ class Training:
             self.schedule.restore(state["schedule"])
             self.curve = state["curve"]
             self.saved = len(self.curve)
+            threads.take(state.get("threads"))
         own = self.identity, len(self.curve)
         if self.ranks.decided(lambda: own) != own:
             remedy = "give all processes the same images and results_dir, on a disk that they share"
@@ -188,6 +190,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
             "curve": self.curve,
+            "threads": torch.get_num_threads(),
         }
         start = time.perf_counter()
         checkpoint.save(self.folder, self.identity | state)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from repro import threads
 from repro.config import ColorNoise, Config, Normalization, OptimizerKind, Precision, ScheduleKind
 from repro.errors import RunFailure
 from repro.train import checkpoint, loop
@@ -226,6 +227,20 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert without_times(resumed.curve) == without_times(whole.curve)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], value), name
+
+
+def test_a_resumed_run_computes_with_as_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_watch", lambda: None)
+    monkeypatch.setattr(threads, "cores", lambda: 4)
+    for name in threads.NUMBER_SET_BY:
+        monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(3)
+    trained(tiny_config(), tmp_path)
+    torch.set_num_threads(1)
+    make_training(tiny_config(), tmp_path).resume()
+    taken = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert taken == 3
 
 
 def without_times(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
