@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 if TYPE_CHECKING:
     from repro.config import Config
 
-# Before torch is there: work as small as that of tests gains nothing from threads that spin, and neighbours cost it much.
+# Before torch is there: work as small as a test gains nothing by threads that spin, and neighbours would cost it much.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LOOPBACK = ("127.", "::1", "localhost")

@@ -217,9 +217,10 @@ torch.set_num_threads(2)
 crowd, x = threads.Crowd(threads.loaded_gomp()), torch.zeros(2**18)
 for wanted in (False, True, False):
     crowd.want(wanted)
-    x.add_(1)
     before = time.process_time()
-    time.sleep(0.5)
+    for _ in range(5):  # the system dissolves a crowd when it comes to it
+        x.add_(1)
+        time.sleep(0.1)
     print(time.process_time() - before)
 """
 
@@ -232,5 +233,4 @@ def test_threads_spin_on_their_own_and_sleep_in_a_crowd() -> None:
         [sys.executable, "-c", _WORK_WHILE_WAITING], env=environment, capture_output=True, text=True, check=True
     )
     alone, crowded, again = map(float, done.stdout.split())
-    assert crowded < 0.02
-    assert min(alone, again) > 2 * crowded + 0.01
+    assert min(alone, again) > 3 * crowded
