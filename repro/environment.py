@@ -5,6 +5,7 @@ import platform
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -39,6 +40,41 @@ class Code:
     commit: str | None
     dirty: bool | None
     version: str | None
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the machine was with other work during a run; None where the system does not tell."""
+
+    start: float | None
+    """Load average of one minute over the number of cores, this run's own work included, at the start."""
+    end: float | None
+    """The same at the end."""
+    steal: float | None = None
+    """Share of all cores' time, 0 to 1, that the host of a virtual machine gave to others."""
+    others: float | None = None
+    """Share of all cores' time, 0 to 1, that other processes on this machine took."""
+
+
+class LoadMeter:
+    """Watches how busy the machine is, from when it is made."""
+
+    def __init__(self) -> None:
+        """Reads the counters for the first time."""
+        self.start, self.ticks, self.own = _load_average(), _ticks(), time.process_time()
+
+    def read(self, processes: int = 1) -> Load:
+        """The load since then, where as many processes like this one share the work."""
+        end, ticks, own = _load_average(), _ticks(), (time.process_time() - self.own) * processes
+        if not self.ticks or not ticks:
+            return Load(self.start, end)
+        passed = {name: max(0, ticks[name] - before) for name, before in self.ticks.items()}
+        whole = sum(passed.values())
+        if not whole:
+            return Load(self.start, end)
+        busy = whole - passed["idle"] - passed["iowait"] - passed["steal"]
+        others = max(0.0, busy - own * os.sysconf("SC_CLK_TCK"))
+        return Load(self.start, end, passed["steal"] / whole, others / whole)
 
 
 def capture_machine(device: str, processes: int = 1) -> Machine:
@@ -86,6 +122,26 @@ def without_paths(text: str) -> str:
     """The text with each absolute path cut to its last part."""
     pattern = r"""(?:^|(?<=[=,:\[{"']))(?:[A-Za-z]:\\|[/~])[^,\]}"']*"""
     return re.sub(pattern, lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
+
+
+_STAT = Path("/proc/stat")
+_STAT_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # proc(5); guests are in user
+
+
+def _load_average() -> float | None:
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # Windows has none
+        return None
+
+
+def _ticks() -> dict[str, int]:
+    """Processor time of all cores since the start, in clock ticks; empty where there is no such file."""
+    try:
+        numbers = _STAT.read_text(encoding="ascii").splitlines()[0].split()[1:]
+    except (OSError, IndexError):
+        return {}
+    return dict(zip(_STAT_COLUMNS, map(int, numbers), strict=False)) if len(numbers) >= len(_STAT_COLUMNS) else {}
 
 
 def _cpu_model() -> str:

@@ -6,7 +6,7 @@ comparison bears it out.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,14 @@ from repro.errors import UserError
 from repro.experiments import BASELINE, ablations, choices, compose, flatten, named_keys, plain
 
 LONGEST_LABEL = 100  # characters; a label names a folder
+
+PRECISION = "train.precision"
+GIVEN = (
+    *("train.epochs", PRECISION, "init_from", "model.scale"),
+    *("data.source", "data.classes", "data.image_size", "data.crop", "data.format", "data.jpeg_quality"),
+    *("data.minival", "data.skip_bad"),
+)
+"""How much is trained, in what arithmetic, from which weights, on which images: by itself never what is compared."""
 
 # Names, places, and ways of computing the same result. Any other setting makes a run another experiment.
 _NOT_COMPARED = (
@@ -60,14 +68,43 @@ def identify(
     """
     _check_chosen(chosen, config.recipe, config.setup)
     plain = plain_settings(config.recipe, config.setup)
-    if plain["train.precision"] == Precision.auto.name:
-        plain = plain | {"train.precision": auto.name}
+    if leaves_precision_open(config.recipe, config.setup):
+        plain = plain | {PRECISION: auto.name}
     difference = changed(plain, settings(config))
-    after = {key: value for key, (_, value) in difference.items()}
-    in_force = _in_force(after, config.recipe, config.setup) if after else {}
+    return label({key: value for key, (_, value) in difference.items()}, config.recipe, config.setup), difference
+
+
+def leaves_precision_open(recipe: str, setup: str) -> bool:
+    """Whether the precision of a recipe in a setup is what the device has, `train.precision=auto`."""
+    return bool(plain_settings(recipe, setup)[PRECISION] == Precision.auto.name)
+
+
+def label(after: Mapping[str, Any], recipe: str, setup: str) -> str:
+    """The name of a run with these changes, dotted key -> value."""
+    in_force = _in_force(after, recipe, setup) if after else {}
     extra = [key for key in after if not any(key in keys for keys in in_force.values())]
-    label = "+".join([*in_force, *(f"{_shortest(key)}={_text(after[key])}" for key in extra)])
-    return _shorten(label) or BASELINE, difference
+    return _label(in_force, {key: after[key] for key in extra})
+
+
+def _label(named: Iterable[str], by_hand: Mapping[str, Any]) -> str:
+    text = "+".join([*named, *(f"{_shortest(key)}={_text(value)}" for key, value in by_hand.items())])
+    return _shorten(text) or BASELINE
+
+
+def arm(filed: str, difference: Mapping[str, Sequence[Any]]) -> tuple[str, set[str]]:
+    """What is compared of a run filed under this name: the name of that, and the keys that its baseline does not have.
+
+    These are the keys of the ablations that the run is named after. Where there is none, they are the keys set by
+    hand, less those that say how much is trained on what (`GIVEN`). All other keys are the baseline's too: a run of one
+    epoch compares with a baseline of one epoch.
+    """
+    names = [name for name in filed.split("+") if name in ablations()]
+    if names:
+        return "+".join(names), {key for name in names for key in named_keys(name)} & difference.keys()
+    keys = {key for key in difference if key not in GIVEN}
+    if len(keys) == len(difference):
+        return filed, keys
+    return _label([], {key: pair[1] for key, pair in difference.items() if key in keys}), keys
 
 
 def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
@@ -76,7 +113,7 @@ def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
     return {key: value for key, value in named_keys(name).items() if plain.get(key) != value}
 
 
-def _in_force(after: dict[str, Any], recipe: str, setup: str) -> dict[str, dict[str, Any]]:
+def _in_force(after: Mapping[str, Any], recipe: str, setup: str) -> dict[str, dict[str, Any]]:
     """Ablations whose changes are all among `after`, less those that another one of them contains."""
     own = {name: changes(name, recipe, setup) for name in choices("ablation")}
     held = {name: keys for name, keys in own.items() if keys and keys.items() <= after.items()}

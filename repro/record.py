@@ -1,8 +1,9 @@
 """The record of a run: what it was, what came out, what it cost, and on what; see `Record` for every field.
 
-A record is a folder, `results/runs/<setup>/<recipe>/<ablation>/seed<k>/`, of three files that are written as one:
-`record.json`, `curve.csv` (one row an epoch) and `correct.npz` (one bit per validation image and crop mode).
-It holds no host name, no user name and no absolute path, so that it can be published as it is.
+A record is a folder, `results/runs/<setup>/<recipe>/<ablation>/seed<k>/`, of files that are written as one:
+`record.json`, `curve.csv` (one row an epoch), `correct.npz` (one bit per validation image and crop mode) and, where
+conv1's kernels are those of the paper, `kernels.npz`. `leaf` tells how runs on other devices or in other arithmetic lie
+beside it. It holds no host name, no user name and no absolute path, so that it can be published as it is.
 """
 
 import csv
@@ -76,13 +77,20 @@ class Data:
 
 @dataclass(frozen=True)
 class Cost:
-    """Minutes and images/s of training, peak memory of one process in MiB, parameters, multiply-adds of one image."""
+    """Minutes and images/s of training, peak memory of one process in MiB, parameters, multiply-adds of one image.
+
+    The other four tell how busy the machine was, as `repro.environment.Load`; None too in records of before that.
+    """
 
     minutes: float
     images_per_second: float | None
     peak_memory_mib: float | None
     parameters: int
     macs: int | None
+    load_start: float | None = None
+    load_end: float | None = None
+    steal: float | None = None
+    others: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,9 @@ class Record:
     wandb_id: str | None
     finished: str
     """When it ended: ISO date and time, UTC."""
+    numerics: str | None = None
+    """Fingerprint of how this code computes on this device, see `repro.train.numerics`; None in older records, and
+    where a device does not give the same bits twice."""
     schema: int = SCHEMA
     folder: Path = field(default=Path(), compare=False, repr=False)
     """Where it was read from; not part of the file."""
@@ -131,15 +142,45 @@ class Record:
         except Exception as error:  # zipfile, numpy and the file system each have their own
             raise _damaged(path, error) from error
 
+    def kernels(self) -> np.ndarray | None:
+        """conv1's weights after the last step: (maps, 3, 11, 11) float16; None where there are none, or not 11x11."""
+        path = self.folder / "kernels.npz"
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
+                return np.asarray(packed["conv1"])
+        except Exception as error:  # as above
+            raise _damaged(path, error) from error
 
-def run_folder(results_dir: str | Path, setup: str, recipe: str, ablation: str, seed: int) -> Path:
-    """Folder of a run's record."""
-    return Path(results_dir) / "runs" / setup / recipe / ablation / f"seed{seed}"
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the run: what `train.precision=auto` came to on its device."""
+        return str(self.config["train"]["precision"])
 
 
-def raw_folder(results_dir: str | Path, setup: str, recipe: str, ablation: str, seed: int) -> Path:
+def leaf(seed: int, device_type: str, precision: str | None = None) -> str:
+    """Name of the last folder of a run: `seed0` on a CPU, `seed0-cuda` on CUDA.
+
+    `precision` is what the setup's `auto` came to, None where the setup or the user names one. Other than bf16, it
+    stands at the end (`seed0-fp32`), so that machines with and without bf16 keep their runs side by side.
+    """
+    parts = [f"seed{seed}"]
+    if device_type != "cpu":
+        parts.append(device_type)
+    if precision not in (None, "bf16"):
+        parts.append(str(precision))
+    return "-".join(parts)
+
+
+def run_folder(results_dir: str | Path, setup: str, recipe: str, ablation: str, leaf: str) -> Path:
+    """Folder of a run's record; see `leaf`."""
+    return Path(results_dir) / "runs" / setup / recipe / ablation / leaf
+
+
+def raw_folder(results_dir: str | Path, setup: str, recipe: str, ablation: str, leaf: str) -> Path:
     """Folder of a run's large files (checkpoints, traces), which git ignores."""
-    return Path(results_dir) / "raw" / setup / recipe / ablation / f"seed{seed}"
+    return Path(results_dir) / "raw" / setup / recipe / ablation / leaf
 
 
 def prepare_results(results_dir: str | Path) -> None:
@@ -187,27 +228,40 @@ def find(results_dir: str | Path) -> list[Record]:
     records = []
     for folder in sorted(folder for folder in folders if exists(folder)):
         record = read(folder)
-        if folder != run_folder(results_dir, record.setup, record.recipe, record.ablation, record.seed):
+        if folder not in _places(results_dir, record):
             raise UserError(
                 f"{folder}: holds the record of setup={record.setup} recipe={record.recipe}"
-                f" ablation={record.ablation} seed={record.seed}: move it to its place, or remove it"
+                f" ablation={record.ablation} seed={record.seed} on {record.machine.device_type} in"
+                f" {record.precision}: move it to its place, or remove it"
             )
         records.append(record)
-    return sorted(records, key=lambda record: (record.setup, record.recipe, record.ablation, record.seed))
+    return sorted(records, key=lambda run: (run.setup, run.recipe, run.ablation, run.seed, run.folder.name))
+
+
+def _places(results_dir: str | Path, record: Record) -> list[Path]:
+    """Where a record may lie: whether the setup left the precision open, it does not tell."""
+    names = (leaf(record.seed, record.machine.device_type, precision) for precision in (None, record.precision))
+    return [run_folder(results_dir, record.setup, record.recipe, record.ablation, name) for name in names]
 
 
 def write(
-    folder: Path, record: Record, curve: Sequence[Mapping[str, Any]], correct: Mapping[str, np.ndarray] | None
+    folder: Path,
+    record: Record,
+    curve: Sequence[Mapping[str, Any]],
+    correct: Mapping[str, np.ndarray] | None,
+    kernels: np.ndarray | None = None,
 ) -> None:
     """Files a record, in place of an older one; a kill at any moment leaves the old or the new one whole.
 
     `curve` has a row an epoch with the keys of `CURVE`; `correct` maps each crop mode to an (N,) bool array, None
-    where the run is not complete. Numbers that are not finite are filed as null. Raises RunFailure where the disk
-    refuses.
+    where the run is not complete; `kernels` are conv1's, (maps, 3, 11, 11), filed as float16. Numbers that are not
+    finite are filed as null. Raises RunFailure where the disk refuses.
     """
     files = {"record.json": _json(record), "curve.csv": _csv(curve)}
     if correct is not None:
         files["correct.npz"] = _bits(correct)
+    if kernels is not None:
+        files["kernels.npz"] = _npz(conv1=kernels.astype(np.float16))
     new, old = _siblings(folder)
     try:
         _recover(folder)
@@ -274,9 +328,12 @@ def _bits(correct: Mapping[str, np.ndarray]) -> bytes:
     counts = {len(bits) for bits in modes.values()}
     if len(counts) != 1:
         raise ValueError(f"crop modes of one run differ in their number of images: {sorted(counts)}")
+    return _npz(n=np.int64(counts.pop()), **{mode: np.packbits(bits) for mode, bits in modes.items()})
+
+
+def _npz(**arrays: Any) -> bytes:
     file = io.BytesIO()
-    packed: dict[str, Any] = {mode: np.packbits(bits) for mode, bits in modes.items()}
-    np.savez(file, n=np.int64(counts.pop()), **packed)
+    np.savez(file, **arrays)
     return file.getvalue()
 
 

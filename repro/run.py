@@ -103,7 +103,7 @@ def _run(node: "DictConfig") -> None:
         wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
         record = runner.run(wanted, screen)
         if record is not None:
-            screen.console.print(against_baseline(record, config.results_dir))
+            screen.console.print(against_baseline(record, config.results_dir, HydraConfig.get().overrides.task))
 
 
 def _fingerprinted(config: "Config") -> "tuple[Config, Path | None]":

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -16,9 +17,11 @@ from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
-from repro.environment import capture_code, capture_machine, command_line
+from repro.environment import LoadMeter, capture_code, capture_machine, command_line
 from repro.errors import UserError
-from repro.model import build
+from repro.model import Network, build
+from repro.model.conv1 import Conv1
+from repro.naming import PRECISION, leaves_precision_open
 from repro.ranks import Ranks, from_environment, join
 from repro.record import Record
 from repro.report.effects import settings
@@ -28,6 +31,7 @@ from repro.train import checkpoint, memory
 from repro.train.device import choose_device
 from repro.train.evaluation import evaluate, images_at_once
 from repro.train.loop import Training
+from repro.train.numerics import fingerprint
 from repro.train.out_of_memory import advised
 from repro.train.precision import set_precision
 from repro.weights import load_into
@@ -38,6 +42,7 @@ _NOT_MEASURED: _Measured = (
     records.Metrics(_NO_ERRORS, _NO_ERRORS, records.TrainErrors(None, None, None), None),
     None,
 )
+KERNEL = (11, 11)  # pixels, section 3.5
 TRAIN_IMAGES_EVALUATED = 50_000
 """Training images, evenly spaced, on which the final training error is taken; as many as ILSVRC's validation set."""
 
@@ -70,9 +75,11 @@ class Run:
         return records.raw_folder(*self._place)
 
     @property
-    def _place(self) -> tuple[str, str, str, str, int]:
-        config = self.config
-        return config.results_dir, config.setup, config.recipe, self.label, config.seed
+    def _place(self) -> tuple[str, str, str, str, str]:
+        config, device = self.config, choose_device(self.config.train.device, from_environment())
+        automatic = PRECISION not in self.difference and leaves_precision_open(config.recipe, config.setup)
+        leaf = records.leaf(config.seed, device.type, config.train.precision.name if automatic else None)
+        return config.results_dir, config.setup, config.recipe, self.label, leaf
 
 
 def run(wanted: Run, screen: Screen) -> Record | None:
@@ -87,7 +94,7 @@ def run(wanted: Run, screen: Screen) -> Record | None:
         raise UserError("train.cuda_graph=true is for one process and a CUDA device: leave it out")
     join(ranks, device)
     with ExitStack() as held:
-        finished = ranks.decided(lambda: _begin(wanted, device, held))
+        finished = ranks.decided(lambda: _begin(wanted, held))
         if finished is not None:
             if ranks.first:
                 screen.skipped(finished)
@@ -102,11 +109,11 @@ def run(wanted: Run, screen: Screen) -> Record | None:
         return None
 
 
-def _begin(wanted: Run, device: torch.device, held: ExitStack) -> Record | None:
+def _begin(wanted: Run, held: ExitStack) -> Record | None:
     """Takes the run's place; the finished record, where there is one."""
     records.prepare_results(wanted.config.results_dir)
     held.enter_context(_only_one(wanted))
-    return _finished(wanted, device)
+    return _finished(wanted)
 
 
 def _follow(training: Training) -> None:
@@ -144,6 +151,7 @@ def _only_one(wanted: Run) -> Iterator[None]:
 
 def _train(wanted: Run, training: Training, screen: Screen) -> Record:
     """From the last checkpoint to the record."""
+    meter = LoadMeter()
     with _tracker(wanted) as tracker:
         screen.begin(str(wanted.folder), training)
         for row in training.curve:
@@ -156,10 +164,10 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
             measured = _NOT_MEASURED if training.diverged else _measure(training)
         except KeyboardInterrupt:
             if not _ended(wanted.folder):  # under `force` there may be a finished record
-                _file(wanted, training, records.STOPPED, _NOT_MEASURED, tracker)
+                _file(wanted, training, records.STOPPED, _NOT_MEASURED, meter, tracker)
             screen.stopped(len(training.curve), training.saved)
             raise
-        done = _file(wanted, training, status, measured, tracker)
+        done = _file(wanted, training, status, measured, meter, tracker)
         tracker.finish(_summary(done), [wanted.folder / "record.json"])
     return done
 
@@ -170,7 +178,7 @@ def _ended(folder: Path) -> Record | None:
     return None if record is None or record.status == records.STOPPED else record
 
 
-def _finished(wanted: Run, device: torch.device) -> Record | None:
+def _finished(wanted: Run) -> Record | None:
     """The record of the same run, if it ended. UserError where the place is taken by a different one."""
     record = None if wanted.config.force else _ended(wanted.folder)
     if record is None:
@@ -178,9 +186,6 @@ def _finished(wanted: Run, device: torch.device) -> Record | None:
     where = f"{wanted.folder}: there is a record"
     if records.config_hash(settings(record)) != wanted.config_hash:
         raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
-    if record.machine.device_type != device.type:
-        kind = record.machine.device_type
-        raise UserError(f"{where} made on {kind}: force=true replaces it, results_dir=... keeps both")
     return record
 
 
@@ -201,6 +206,9 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     """Everything seeded and in place, after the last checkpoint if there is one."""
     config = wanted.config
     set_precision(config.train.precision, config.train.cudnn_benchmark)
+    numerics = ranks.decided(lambda: fingerprint(config.train, device, wanted.raw))
+    if numerics is None and ranks.first:
+        screen.warning("this device does not give the same bits twice: only runs of one commit compare with this one")
     torch.manual_seed(config.seed)
     threads.take()
     memory.keep_freed(device)
@@ -208,6 +216,7 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     if config.force:
         ranks.decided(lambda: checkpoint.delete(wanted.raw))
     identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
+    identity["numerics"] = numerics or ""
     network = build(config, len(data.classes))
     if wanted.init_from is not None:
         load_into(wanted.init_from, network)
@@ -239,14 +248,25 @@ def _both(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
     return on_epoch
 
 
-def _file(wanted: Run, training: Training, status: str, measured: _Measured, tracker: Tracker) -> Record:
+def _file(
+    wanted: Run, training: Training, status: str, measured: _Measured, meter: LoadMeter, tracker: Tracker
+) -> Record:
     """Files the record of a run; one that has ended leaves its weights in place of its checkpoint."""
     metrics, correct = measured
-    record = _record(wanted, training, status, metrics, tracker.run_id)
-    records.write(wanted.folder, record, training.curve, correct)
+    record = _record(wanted, training, status, metrics, meter, tracker.run_id)
+    kernels = _kernels(training.network) if status == records.COMPLETE else None
+    records.write(wanted.folder, record, training.curve, correct, kernels)
     if status != records.STOPPED:
         checkpoint.finish(wanted.raw, training.network)
     return record
+
+
+def _kernels(network: Network) -> np.ndarray | None:
+    """conv1's weights, (maps, 3, 11, 11), as figure 3 shows them; None where they have another size."""
+    conv1 = network.weight_layers()["conv1"]
+    if not isinstance(conv1, Conv1) or conv1.kernel_size != KERNEL:
+        return None
+    return conv1.weight.detach().cpu().numpy()
 
 
 def _measure(training: Training) -> _Measured:
@@ -266,18 +286,29 @@ def _measure(training: Training) -> _Measured:
     return metrics, {records.CENTRE: centre.correct, records.TEN_CROPS: ten.correct}
 
 
-def _record(wanted: Run, training: Training, status: str, metrics: records.Metrics, wandb_id: str | None) -> Record:
-    config, data, curve = wanted.config, training.data, training.curve
-    sums = total(layer_table(config, len(data.classes)))
-    minutes = curve[-1]["minutes"] if curve else 0.0
-    images = len(training.train_split.labels) * len(curve)
-    cost = records.Cost(
+def _cost(config: Config, training: Training, meter: LoadMeter) -> records.Cost:
+    sums = total(layer_table(config, len(training.data.classes)))
+    minutes, step = (training.curve[-1]["minutes"], training.curve[-1]["step"]) if training.curve else (0.0, 0)
+    epochs, steps = divmod(step, training.steps)  # a run that diverged ended within its last epoch
+    images = epochs * len(training.train_split.labels) + steps * config.train.batch_size
+    load = meter.read(training.ranks.count)
+    return records.Cost(
         minutes=minutes,
         images_per_second=images / minutes / 60 if minutes else None,
         peak_memory_mib=memory.peak_mib(training.device),
         parameters=sums["parameters"],
         macs=sums["macs"],
+        load_start=load.start,
+        load_end=load.end,
+        steal=load.steal,
+        others=load.others,
     )
+
+
+def _record(
+    wanted: Run, training: Training, status: str, metrics: records.Metrics, meter: LoadMeter, wandb_id: str | None
+) -> Record:
+    config, data = wanted.config, training.data
     return Record(
         setup=config.setup,
         recipe=config.recipe,
@@ -296,12 +327,13 @@ def _record(wanted: Run, training: Training, status: str, metrics: records.Metri
             skipped=list(data.skipped),
         ),
         metrics=metrics,
-        cost=cost,
+        cost=_cost(config, training, meter),
         machine=capture_machine(str(training.device), training.ranks.count),
         code=capture_code(),
         command=command_line(wanted.command),
         wandb_id=wandb_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        numerics=training.identity["numerics"] or None,
         folder=wanted.folder,
     )
 

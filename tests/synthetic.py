@@ -1,5 +1,6 @@
 """Records of runs that never happened."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import reduce
@@ -24,12 +25,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 def make_record(ablation: str = "baseline", seed: int = 0, error: float | None = 25.0, **changed: Any) -> Record:
     """A record with `error` % on ten crops and 2 more on the centre; `changed` replaces fields.
 
-    `epochs`, `device`, `device_type` and `content_hash` reach into the nested ones.
+    `epochs`, `device`, `device_type`, `content_hash`, `commit`, `others` and `keys` (settings by dotted key, no part
+    of the difference) reach into the nested ones.
     """
     difference = changed.pop("difference", CHANGES.get(ablation, {}))
     keys = {
         "seed": seed,
         "train.epochs": changed.pop("epochs", 20),
+        **changed.pop("keys", {}),
         **{key: pair[1] for key, pair in difference.items()},
     }
     config = _plain_config(keys)
@@ -50,16 +53,23 @@ def make_record(ablation: str = "baseline", seed: int = 0, error: float | None =
             train=TrainErrors(10.0, 1.0, 0.3),
             val_loss=1.1,
         ),
-        "cost": Cost(6.0 + seed, 1500.0, 900.0, 15_000_000, 120_000_000),
+        "cost": Cost(6.0 + seed, 1500.0, 900.0, 15_000_000, 120_000_000, 0.5, 0.5, 0.0, changed.pop("others", 0.0)),
         "machine": Machine(
             changed.pop("device", "Xeon"), changed.pop("device_type", "cpu"), 2, 2, None, "2.15.0", None, "3.11.7"
         ),
-        "code": Code("0123abc", False, "0.1.0"),
+        "code": Code(changed.pop("commit", "0123abc"), False, "0.1.0"),
         "command": f"python -m repro.run ablation={ablation} seed={seed}",
         "wandb_id": None,
         "finished": "2026-11-21T12:00:00+00:00",
     }
     return Record(**(fields | changed))
+
+
+def stuck(ablation: str, count: int, **changed: Any) -> list[Record]:
+    """Runs of so many seeds that never left chance: one answer for all images of ten classes."""
+    guessing = math.log(10)
+    metrics = Metrics(Errors(90.0, 50.0), Errors(90.0, 50.0), TrainErrors(90.0, 50.0, guessing), guessing * 1.005)
+    return [make_record(ablation, seed, 90.0, metrics=metrics, **changed) for seed in range(count)]
 
 
 def _plain_config(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +98,12 @@ def make_curve(epochs: int = 3) -> list[dict[str, Any]]:
 
 def file_record(results_dir: Path, run: Record) -> Path:
     """Writes a record to its place with a curve and bits; returns its folder."""
-    folder = record.run_folder(results_dir, run.setup, run.recipe, run.ablation, run.seed)
+    folder = place(results_dir, run)
     record.write(folder, run, make_curve(), answers(run))
     return folder
+
+
+def place(results_dir: Path, run: Record) -> Path:
+    """Where a record lies whose setup names its precision."""
+    leaf = record.leaf(run.seed, run.machine.device_type)
+    return record.run_folder(results_dir, run.setup, run.recipe, run.ablation, leaf)

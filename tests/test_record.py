@@ -133,7 +133,7 @@ CRASHES = [("write_file", call) for call in (1, 2, 3)] + [
 @pytest.mark.parametrize(("step", "call"), CRASHES)
 @pytest.mark.parametrize("older", [True, False])
 def test_kill_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, older: bool) -> None:
-    folder = record.run_folder(tmp_path, "imagenette_small", "paper", "baseline", 0)
+    folder = record.run_folder(tmp_path, "imagenette_small", "paper", "baseline", "seed0")
     if older:
         file_record(tmp_path, make_record(error=25.0))
     elif (step, call) == ("rename", 2):

@@ -22,8 +22,8 @@ def overfitting(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     """C10, C12, C14: validation error less training error, both of the centre crop of unchanged images."""
     found = []
     for part, baseline, arm in _pairs(claim, parts):
-        gap = _difference(baseline, arm, _gap)
-        error = _difference(baseline, arm, lambda run: run.metrics.centre.top1)
+        gap = _difference(baseline.learned, arm.learned, _gap)
+        error = _difference(baseline.learned, arm.learned, lambda run: run.metrics.centre.top1)
         text = f"validation less training error {amount(gap, 'points')}{_beside('validation error', error)}"
         found.append(_finding(part, arm, gap, text))
     return found
@@ -38,8 +38,8 @@ def training_error(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     """C15: error on the training images after the last step."""
     found = []
     for part, baseline, arm in _pairs(claim, parts):
-        error = _difference(baseline, arm, lambda run: run.metrics.train.top1)
-        loss = _difference(baseline, arm, lambda run: run.metrics.train.loss)
+        error = _difference(baseline.learned, arm.learned, lambda run: run.metrics.train.top1)
+        loss = _difference(baseline.learned, arm.learned, lambda run: run.metrics.train.loss)
         text = f"training error {amount(error, 'points')}{_beside('loss in nats', loss)}"
         found.append(_finding(part, arm, error, text))
     return found
@@ -49,7 +49,7 @@ def early_loss(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     """C16: mean training loss over the first tenth of the epochs, which a run that never learns has too."""
     found = []
     for part, baseline, arm in _pairs(claim, parts):
-        loss = _difference(baseline, arm, _early)
+        loss = _difference(baseline.complete, arm.complete, _early)
         found.append(_finding(part, arm, loss, f"training loss in the first tenth of the run {amount(loss, 'nats')}"))
     return found
 
@@ -69,7 +69,7 @@ def epochs_to_converge(claim: Claim, parts: Sequence[Comparison]) -> list[Findin
     size = (math.log2(claim.values["ratio"]),) * 2
     found = []
     for part, baseline, arm in _pairs(claim, parts):
-        factor = _difference(arm, baseline, _doublings)
+        factor = _difference(arm.complete, baseline.complete, _doublings)
         text = f"with dropout, half the validation loss of guessing after {_factor(factor)}"
         for words, same in (("with dropout", baseline), ("without", arm)):
             if never := [seed for seed, run in same.complete.items() if _doublings(run) is None]:
@@ -108,7 +108,7 @@ def epochs_to_training_error(claim: Claim, parts: Sequence[Comparison]) -> list[
     for part, baseline, arm in _pairs(claim, parts):
         texts = []
         for name, same in (("ReLU", baseline), (arm.name, arm)):
-            epochs = _by_seed(same, lambda run: epochs_until(run.curve(), "train_top1", level, start=100.0))
+            epochs = _by_seed(same.complete, lambda run: epochs_until(run.curve(), "train_top1", level, start=100.0))
             mean = f", after {interval(stats.mean(epochs))} epochs" if epochs else ""
             texts.append(f"{name} {len(epochs)} of {len(same.complete)} runs{mean}")
         text = f"{level:g} % training error at one learning rate, regularised: {'; '.join(texts)}; no verdict without "
@@ -125,13 +125,13 @@ def _pairs(claim: Claim, parts: Sequence[Comparison]) -> Iterator[tuple[Comparis
                 yield part, find_arm(part, BASELINE), arm
 
 
-def _by_seed(arm: Arm, measure: Measure) -> dict[int, float]:
-    """What the complete runs measure; those without the value are left out."""
-    values = {seed: measure(run) for seed, run in arm.complete.items()}
+def _by_seed(runs: Mapping[int, Record], measure: Measure) -> dict[int, float]:
+    """What the runs measure; those without the value are left out."""
+    values = {seed: measure(run) for seed, run in runs.items()}
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def _difference(baseline: Arm, arm: Arm, measure: Measure) -> stats.Difference:
+def _difference(baseline: Mapping[int, Record], arm: Mapping[int, Record], measure: Measure) -> stats.Difference:
     return stats.paired_difference(_by_seed(baseline, measure), _by_seed(arm, measure))
 
 

@@ -10,7 +10,7 @@ from repro import stats
 from repro.experiments import BASELINE, ablations, compose
 from repro.naming import difference
 from repro.record import TEN_CROPS
-from repro.report.effects import MAIN, TOPS, Arm, Comparison, Measure, settings
+from repro.report.effects import MAIN, TOPS, Arm, Comparison, Effect, Measure, settings
 from repro.report.tables import CROP_WORDS, Published, interval, published
 from repro.report.verdicts import (
     DOES_NOT_HOLD,
@@ -71,7 +71,7 @@ def order_of_importance(claim: Claim, parts: Sequence[Comparison]) -> list[Findi
     found = []
     for part in parts:
         arms = {section: _first_with_runs(part, names) for section, names in SECTIONS.items()}
-        there = [arm for arm in arms.values() if arm.complete]
+        there = [arm for arm in arms.values() if arm.learned]
         if not there:
             continue
         steps = [stats.paired_difference(second.values(MAIN), first.values(MAIN)) for first, second in pairwise(there)]
@@ -83,12 +83,14 @@ def order_of_importance(claim: Claim, parts: Sequence[Comparison]) -> list[Findi
 
 def _first_with_runs(part: Comparison, names: Sequence[str]) -> Arm:
     arms = [find_arm(part, name) for name in names]
-    return next((arm for arm in arms if arm.complete), arms[0])
+    return next((arm for arm in arms if arm.learned), next((arm for arm in arms if arm.runs), arms[0]))
 
 
 def _effect(part: Comparison, arm: Arm) -> str:
     effect = part.effects.get(arm.name)
-    return amount(effect.differences[MAIN], "points") if effect else "not run"
+    if effect is None:
+        return "not run"
+    return amount(effect.differences[MAIN], "points") if arm.learned else effect.verdict
 
 
 def _order_verdict(steps: Sequence[stats.Difference]) -> str:
@@ -105,8 +107,10 @@ def cifar_pair(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     found = []
     for part, other in product(normed, plain):
         if _same_but_for_the_setup(part, other):
-            error = stats.paired_difference(*(find_arm(side, BASELINE).values(MAIN) for side in (part, other)))
+            effect = Effect(*(find_arm(side, BASELINE) for side in (part, other)))
+            error = effect.differences[MAIN]
             text = f"`{CIFAR_PAIR[1]}` against this setup, top-1: {amount(error, 'points')}"
+            text += "; mixed code" if effect.mixed else ""
             verdict = of_effect(error, published_size(row.top1_effect))
             evidence = f"{table_link(part)}, {table_link(other)}"
             found.append(Finding(text, verdict, evidence, part))
@@ -118,7 +122,8 @@ def cifar_pair(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
 def _same_but_for_the_setup(part: Comparison, other: Comparison) -> bool:
     """Same recipe, machine, images and settings, but for what tells the two setups apart."""
     runs = [find_arm(side, BASELINE).runs for side in (part, other)]
-    if not all(runs) or (part.recipe, part.device, part.data) != (other.recipe, other.device, other.data):
+    places = [(side.recipe, side.device, side.data, side.numerics) for side in (part, other)]
+    if not all(runs) or places[0] != places[1]:
         return False
     ours, theirs = (settings(same[0]) for same in runs)
     plain = (compose([f"setup={side.setup}", f"recipe={side.recipe}"]) for side in (part, other))
@@ -130,7 +135,7 @@ def errors_of_the_full_net(claim: Claim, parts: Sequence[Comparison]) -> list[Fi
     found = []
     for part, run, top in product(parts, claim.authors, TOPS):
         baseline = find_arm(part, BASELINE)
-        if run.setup == part.setup and baseline.complete:
+        if run.setup == part.setup and baseline.learned:
             error = stats.mean(baseline.values((run.crops, top)))
             text = f"{CROP_WORDS[run.crops]}, {TOP_WORDS[top]}: {interval(error)} %, n={error.n}"
             found.append(Finding(text, of_error(error, getattr(run, top)), table_link(part), part))

@@ -9,8 +9,8 @@ from repro.report import arithmetic, behaviour, claimed_errors
 from repro.report.claimed_errors import TOP_WORDS, published_rows
 from repro.report.copies import remark
 from repro.report.effects import Comparison, comparisons, settings
-from repro.report.readme import MADE_BY_THE_PACKAGE
-from repro.report.tables import CROP_WORDS, markdown
+from repro.report.readme import OTHER_IMAGES
+from repro.report.tables import CROP_WORDS, hashes, markdown
 from repro.report.verdicts import (
     DOES_NOT_HOLD,
     HOLDS,
@@ -47,7 +47,8 @@ Two errors with a stroke between them are top-1 / top-5.
 
 The authors' errors are un-rounded, from the comments in their parameter files, of one run each. The standard error of
 their differences counts the sampling of the images alone, as if each of the two nets had met images of its own. Runs of
-other recipes than `paper` and `source`, and on images that the package makes itself, answer no claim.
+other recipes than `paper` and `source`, with keys set by hand beside the ablation, and on images that the package makes
+itself or a user brings, answer no claim.
 """
 STAR = "A star marks images that are not the original ones: "
 HEADER = ("claim", "what it says", "the paper, and the authors' runs", "what we find", "verdict", "evidence")
@@ -59,7 +60,7 @@ COLUMNS = (
 def render(runs: Sequence[Record]) -> dict[str, str]:
     """File name -> content of the board. Raises UserError for a wrong `experiments/claims.yaml`."""
     claims = load()
-    parts = [part for part in comparisons(runs) if part.recipe in RECIPES and part.data.source != MADE_BY_THE_PACKAGE]
+    parts = [part for part in comparisons(runs) if part.recipe in RECIPES and _answers(part)]
     remarks = sorted({remark(part.data.content_hash) for part in parts} - {""})
     answers = {name: findings(claim, parts) for name, claim in claims.items()}
     rows = [row for name, claim in claims.items() for row in _rows(name, claim, answers[name], parts)]
@@ -73,6 +74,11 @@ def render(runs: Sequence[Record]) -> dict[str, str]:
         *([f"{STAR}{'; '.join(remarks)}.\n"] if remarks else []),
     ]
     return {"claims.md": "\n".join(sections), "claims.csv": _csv(claims, answers)}
+
+
+def _answers(part: Comparison) -> bool:
+    """Whether it is of one of the project's setups as it is, on public images."""
+    return part.data.source not in OTHER_IMAGES and not part.given
 
 
 def findings(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
@@ -128,7 +134,7 @@ def _where(part: Comparison | None, parts: Sequence[Comparison]) -> str:
     star = "*" if remark(part.data.content_hash) else ""
     words = f"`{part.setup}`{star}, `{part.recipe}`, {part.device_type}"
     if sum((part.setup, part.recipe, part.device_type) == (p.setup, p.recipe, p.device_type) for p in parts) > 1:
-        words += f" ({part.device}, settings `{part.base_hash[:8]}`, images `{part.data.content_hash[:8]}`)"
+        words += f" ({part.device}, {hashes(part)}, {part.precision})"
     return f"{words}: "
 
 

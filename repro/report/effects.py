@@ -1,5 +1,6 @@
-"""The comparison behind a table: each ablation against the baseline of the same setup, recipe, device and images."""
+"""The comparison behind a table: each arm against the baseline that differs from it by the arm's own keys alone."""
 
+import math
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,16 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from repro import stats
+from repro import naming, stats
 from repro.config import Config
 from repro.errors import UserError
 from repro.experiments import BASELINE, ablations, flatten
-from repro.naming import settings as schema_settings
 from repro.record import COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
+from repro.report.branches import Branch, branch
 
 TOPS = ("top1", "top5")
 MAIN = (TEN_CROPS, "top1")
 MEASURES = tuple((mode, top) for mode in CROP_MODES for top in TOPS)
+NOT_MOVED = 0.01
+"""A loss this near that of guessing, ln(classes), as a share of it, has not moved."""
 
 Measure = tuple[str, str]
 """A crop mode and top1 or top5."""
@@ -24,7 +27,7 @@ Measure = tuple[str, str]
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one ablation, any status; only complete ones enter a number."""
+    """The runs of one ablation, any status; only complete ones that learned something enter a number."""
 
     name: str
     runs: Sequence[Record]
@@ -34,22 +37,122 @@ class Arm:
         """The complete runs by seed."""
         return {run.seed: run for run in self.runs if run.status == COMPLETE}
 
+    @cached_property
+    def learned(self) -> dict[int, Record]:
+        """The complete runs that left chance, by seed."""
+        return {seed: run for seed, run in self.complete.items() if not at_chance(run)}
+
+    @property
+    def at_chance(self) -> list[int]:
+        """Seeds of the complete runs that did not."""
+        return sorted(self.complete.keys() - self.learned.keys())
+
+    @property
+    def commits(self) -> set[str]:
+        """Those that made the runs, shortened; `+` marks files that differed from them."""
+        codes = {(run.code.commit, run.code.dirty) for run in self.runs}
+        return {f"{(commit or 'unknown')[:7]}{'+' if dirty else ''}" for commit, dirty in codes}
+
     def seeds(self, status: str) -> list[int]:
         """Seeds of the runs of one status."""
         return [run.seed for run in self.runs if run.status == status]
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Error in % by seed."""
+        """Error in % by seed, of the runs that learned."""
         mode, top = measure
-        return {seed: getattr(getattr(run.metrics, mode), top) for seed, run in self.complete.items()}
+        return {seed: getattr(getattr(run.metrics, mode), top) for seed, run in self.learned.items()}
+
+
+def at_chance(run: Record) -> bool:
+    """Whether a complete run ended as it began: its losses on both sets are those of guessing.
+
+    Such a net gives one answer to every image, whatever the seed; its error says nothing of how much worse it is.
+    """
+    guessing = math.log(run.data.classes)
+    losses = (run.metrics.val_loss, run.metrics.train.loss)
+    return all(loss is not None and abs(loss - guessing) <= NOT_MOVED * guessing for loss in losses)
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm against the baseline: difference of each error in percentage points, McNemar's test by crop mode."""
+    """An arm against another, paired by seed. Both saw the same images, on the same device, with the same numerics."""
 
-    differences: dict[Measure, stats.Difference]
-    mcnemar: dict[str, stats.McNemar | None]
+    baseline: Arm
+    arm: Arm
+
+    @cached_property
+    def differences(self) -> dict[Measure, stats.Difference]:
+        """Of each error, in percentage points."""
+        return {
+            measure: stats.paired_difference(self.baseline.values(measure), self.arm.values(measure))
+            for measure in MEASURES
+        }
+
+    @cached_property
+    def mcnemar(self) -> dict[str, stats.McNemar | None]:
+        """McNemar's test by crop mode."""
+        sides = self.baseline.learned, self.arm.learned
+        right = [{seed: side[seed].correct() for seed in self._pairs} for side in sides]
+        return {
+            mode: stats.mcnemar(*({seed: bits[mode] for seed, bits in side.items()} for side in right))
+            for mode in CROP_MODES
+        }
+
+    @property
+    def _pairs(self) -> list[int]:
+        return sorted(self.baseline.learned.keys() & self.arm.learned.keys())
+
+    @cached_property
+    def mixed(self) -> list[int]:
+        """Seeds whose two runs may have been computed differently: no fingerprint, and not from one clean commit."""
+        both = self.baseline.learned, self.arm.learned
+        return [seed for seed in self._pairs if not same_code(*(side[seed] for side in both))]
+
+    @cached_property
+    def branch(self) -> Branch | None:
+        """What the pairs share where the change sets in late."""
+        if not self._pairs:
+            return None
+        before, after = (settings(next(iter(side.learned.values()))) for side in (self.baseline, self.arm))
+        return branch(self.baseline.learned, self.arm.learned, before, after)
+
+    @property
+    def of_other_code(self) -> bool:
+        """Whether the curves show that other code made the baseline: then the difference is not the change's alone."""
+        return self.branch is not None and bool(self.branch.different)
+
+    @property
+    def outcome(self) -> str | None:
+        """`worse`, `better`, or `same` where 0 is not left out, as an ablation's `expects`; None without an answer."""
+        difference = self.differences[MAIN]
+        if difference.mean is None or difference.low is None or self.of_other_code:
+            return None
+        if not difference.distinguishable:
+            return "same"
+        return "worse" if difference.mean > 0 else "better"
+
+    @property
+    def verdict(self) -> str:
+        """In words, with n."""
+        arm, difference = self.arm, self.differences[MAIN]
+        if not arm.complete:
+            return "no complete run"
+        stuck = f"did not learn ({len(arm.at_chance)} of {len(arm.complete)})" if arm.at_chance else ""
+        if not arm.learned:
+            return stuck
+        if self.baseline.complete and not self.baseline.learned:
+            return "the baseline did not learn"
+        if self.of_other_code:
+            return "none: other code made the baseline"
+        found = difference.verdict if self.outcome in (None, "same") else f"{self.outcome} at n={difference.n}"
+        return "; ".join(filter(None, (found, "mixed code" if self.mixed else "", stuck)))
+
+
+def same_code(one: Record, other: Record) -> bool:
+    """Whether one clean commit made both runs, where they have no fingerprint (which is then the same)."""
+    if one.numerics is not None:
+        return True
+    return one.code.commit == other.code.commit is not None and not (one.code.dirty or other.code.dirty)
 
 
 @dataclass(frozen=True)
@@ -60,26 +163,25 @@ class Comparison:
     recipe: str
     device: str
     device_type: str
+    precision: str
     data: Data
+    numerics: str | None
     base_hash: str
+    """Of the baseline's settings."""
+    given: Mapping[str, Any]
+    """What the user set by hand in every run, the baseline included: dotted key -> value."""
     arms: Sequence[Arm]
-    effects: dict[str, Effect]
+    effects: Mapping[str, Effect]
     """By arm; none for the baseline itself."""
 
+    @property
+    def runs(self) -> list[Record]:
+        """Of all arms."""
+        return [run for arm in self.arms for run in arm.runs]
+
     def notes(self, arm: Arm) -> list[str]:
-        """What a reader must know about an arm's runs: diverged, stopped, unpaired."""
-        notes = []
-        if diverged := arm.seeds(DIVERGED):
-            notes.append(f"{len(diverged)} of {len(arm.runs)} runs diverged ({_seeds(diverged)}), not in the mean")
-        if stopped := arm.seeds(STOPPED):
-            notes.append(f"stopped before the end, not in the mean: {_seeds(stopped)}")
-        if arm.name in self.effects:
-            difference = self.effects[arm.name].differences[MAIN]
-            if difference.missing_baseline:
-                notes.append(f"{_seeds(difference.missing_baseline)} missing in the baseline")
-            if missing := set(difference.missing_arm) - {run.seed for run in arm.runs}:
-                notes.append(f"{_seeds(missing)} missing here")
-        return notes
+        """What a reader must know about an arm's runs and pairs."""
+        return notes(arm) + (pair_notes(self.effects[arm.name]) if arm.name in self.effects else [])
 
     def missing_runs(self) -> list[str]:
         """The commands that complete the pairs."""
@@ -87,24 +189,61 @@ class Comparison:
         baseline = seeds.get(BASELINE, set())
         missing = {BASELINE: set().union(*seeds.values()) - baseline}
         missing |= {name: baseline - own for name, own in seeds.items() if name != BASELINE}
-        changes = {arm.name: arm.runs[0].difference for arm in self.arms}
-        return [
-            run_command(self.setup, self.recipe, name, changes.get(name, {}), *sorted(absent))
-            for name, absent in missing.items()
-            if absent
-        ]
+        return [self.command(name, *sorted(absent)) for name, absent in missing.items() if absent]
+
+    def command(self, name: str, *seeds: int) -> str:
+        """What makes these runs of an arm."""
+        by_hand = dict(self.given)
+        if runs := [run for arm in self.arms if arm.name == name for run in arm.runs]:
+            keys = own_keys(runs[0]) if name != BASELINE and not _all_named(name) else set()
+            by_hand |= {key: after for key, (_, after) in runs[0].difference.items() if key in keys}
+        return run_command(self.setup, self.recipe, name, by_hand, *seeds)
 
 
-def run_command(setup: str, recipe: str, ablation: str, difference: Mapping[str, Any], *seeds: int) -> str:
-    """The command that makes these runs; an ablation without a file is spelled out."""
+def notes(arm: Arm) -> list[str]:
+    """What a reader must know about an arm's runs: diverged, stopped, at chance."""
+    notes = []
+    if diverged := arm.seeds(DIVERGED):
+        notes.append(f"{len(diverged)} of {len(arm.runs)} runs diverged ({_seeds(diverged)}), not in the mean")
+    if stopped := arm.seeds(STOPPED):
+        notes.append(f"stopped before the end, not in the mean: {_seeds(stopped)}")
+    if stuck := arm.at_chance:
+        words = f"{len(stuck)} of {len(arm.complete)} runs did not learn ({_seeds(stuck)})"
+        notes.append(f"{words}: the loss stayed ln({arm.runs[0].data.classes}); not in the mean")
+    return notes
+
+
+def pair_notes(effect: Effect) -> list[str]:
+    """What a reader must know about the pairs: which are missing, what they share, and other code."""
+    baseline, arm, notes = effect.baseline, effect.arm, []
+    if missing := arm.learned.keys() - baseline.complete.keys():
+        notes.append(f"{_seeds(missing)} missing in the baseline")
+    if missing := baseline.learned.keys() - {run.seed for run in arm.runs}:
+        notes.append(f"{_seeds(missing)} missing here")
+    if (shared := effect.branch) is not None:
+        epochs = f"the first {shared.epochs} of {shared.of} epochs"
+        if shared.different:
+            notes.append(f"must share {epochs} with the baseline and does not ({_seeds(shared.different)})")
+        else:
+            notes.append(f"shares {epochs} with the baseline")
+    if effect.mixed:
+        notes.append(f"mixed code ({_seeds(effect.mixed)})")
+    return notes
+
+
+def _all_named(name: str) -> bool:
+    return all(part in ablations() for part in name.split("+"))
+
+
+def run_command(setup: str, recipe: str, name: str, by_hand: Mapping[str, Any], *seeds: int) -> str:
+    """The command that makes these runs of an arm, whose keys `by_hand` spells out where it has no file."""
     words = [f"setup={setup}", f"recipe={recipe}"]
-    if ablation == BASELINE or ablation in ablations():
-        words.append(f"ablation={ablation}")
-    else:
-        words += [shlex.quote(f"{key}={plain_text(value)}") for key, (_, value) in difference.items()]
-    return " ".join(
-        ["python -m repro.run", *(["-m"] if len(seeds) > 1 else []), *words, f"seed={','.join(map(str, seeds))}"]
-    )
+    if _all_named(name):
+        names = name.replace("+", ",")
+        words.append(f"ablation=[{names}]" if "," in names else f"ablation={names}")
+    words += [f"{key}={plain_text(value)}" for key, value in by_hand.items()]
+    words.append(f"seed={','.join(map(str, seeds))}")
+    return " ".join(["python -m repro.run", *(["-m"] if len(seeds) > 1 else []), *map(shlex.quote, words)])
 
 
 def plain_text(value: Any) -> str:
@@ -120,44 +259,73 @@ def settings(run: Record) -> dict[str, Any]:
     A key that the schema has gained since the run takes its default, which keeps what was; one it lost is left out.
     """
     recorded = flatten(run.config)
-    return {key: recorded.get(key, default) for key, default in schema_settings(Config()).items()}
+    return {key: recorded.get(key, default) for key, default in naming.settings(Config()).items()}
+
+
+def own_keys(run: Record) -> set[str]:
+    """The keys by which a run differs from its baseline."""
+    return naming.arm(run.ablation, run.difference)[1]
+
+
+def base_settings(run: Record) -> dict[str, Any]:
+    """The settings of a run's baseline: its own, but for the keys that are compared."""
+    return settings(run) | {key: run.difference[key][0] for key in own_keys(run)}
 
 
 def base_hash(run: Record) -> str:
-    """Identifies the settings before the ablation: runs compare only where they share them."""
-    return config_hash(settings(run) | {key: before for key, (before, _) in run.difference.items()})
+    """Identifies the settings of a run's baseline: runs compare only where they share them."""
+    return config_hash(base_settings(run))
 
 
 def comparisons(records: Iterable[Record]) -> list[Comparison]:
-    """Groups records so that nothing is compared across setups, recipes, devices, images or base configurations.
+    """Groups records so that only like is compared with like.
 
-    Raises UserError where the seeds of one arm were made with different configurations.
+    The runs of a group share setup, recipe, device, images, numerics, and every setting but those that an arm is
+    about; so budget and precision too. A run may be the baseline of some and an arm of others: `optimizer.lr=0.02` is
+    an arm of the plain baseline, and the baseline of `ablation=no_lrn optimizer.lr=0.02`. Raises UserError where the
+    seeds of one arm were made with different configurations.
     """
-    groups = defaultdict(list)
-    for run in records:
-        machine = run.machine
-        key = run.setup, run.recipe, machine.device_type, machine.device, run.data.content_hash, base_hash(run)
-        groups[key].append(run)
-    return [_comparison(groups[key]) for key in sorted(groups)]
+    runs = list(records)
+    groups, same = defaultdict(list), defaultdict(list)
+    for run in runs:
+        groups[_alike(run), base_hash(run)].append(run)
+        same[_alike(run), config_hash(settings(run))].append(run)
+    found = [_comparison(key[1], same[key], [run for run in group if own_keys(run)]) for key, group in groups.items()]
+    return sorted(found, key=_section_order)
 
 
-def _comparison(runs: Sequence[Record]) -> Comparison:
-    by_name = defaultdict(list)
-    for run in sorted(runs, key=lambda run: run.seed):
-        by_name[run.ablation].append(run)
-    arms = {name: Arm(name, same) for name, same in by_name.items()}
+def _section_order(part: Comparison) -> tuple[Any, ...]:
+    """By table, then what was run as it is before what was run with keys set by hand."""
+    rest = part.device, part.data.content_hash, part.numerics or "", part.base_hash
+    return part.setup, part.recipe, part.device_type, len(part.given), *rest
+
+
+def _alike(run: Record) -> tuple[str, ...]:
+    machine = run.machine
+    return run.setup, run.recipe, machine.device_type, machine.device, run.data.content_hash, run.numerics or ""
+
+
+def _comparison(base: str, baseline: Sequence[Record], others: Sequence[Record]) -> Comparison:
+    by_name = {BASELINE: list(baseline)} if baseline else {}
+    for run in others:
+        by_name.setdefault(naming.arm(run.ablation, run.difference)[0], []).append(run)
+    arms = {name: Arm(name, sorted(runs, key=lambda run: run.seed)) for name, runs in by_name.items()}
     for arm in arms.values():
         _check_same_configuration(arm)
-    baseline = arms.get(BASELINE, Arm(BASELINE, []))
-    effects = {name: effect_of(baseline, arm) for name, arm in arms.items() if name != BASELINE}
-    first = runs[0]
+    control = arms.get(BASELINE, Arm(BASELINE, []))
+    effects = {name: Effect(control, arm) for name, arm in arms.items() if name != BASELINE}
+    first = [*baseline, *others][0]
+    given = first.difference.keys() - (set() if baseline else own_keys(first))
     return Comparison(
         first.setup,
         first.recipe,
         first.machine.device,
         first.machine.device_type,
+        first.precision,
         first.data,
-        base_hash(first),
+        first.numerics,
+        base,
+        {key: after for key, (_, after) in first.difference.items() if key in given},
         sorted(arms.values(), key=lambda arm: _place(arm.name, effects.get(arm.name))),
         effects,
     )
@@ -168,23 +336,11 @@ def _check_same_configuration(arm: Arm) -> None:
     odd = [run for run in arm.runs if config_hash(settings(run)) != counts.most_common(1)[0][0]]
     if odd:
         run = odd[0]
+        by_hand = {key: after for key, (_, after) in run.difference.items() if not _all_named(arm.name)}
         raise UserError(
             f"{run.folder}: made with another configuration than the other seeds of {arm.name}: run it again:"
-            f" {run_command(run.setup, run.recipe, run.ablation, run.difference, run.seed)} force=true"
+            f" {run_command(run.setup, run.recipe, arm.name, by_hand, run.seed)} force=true"
         )
-
-
-def effect_of(baseline: Arm, arm: Arm) -> Effect:
-    """An arm against another, seed by seed. Both saw the same images."""
-    pairs = sorted(baseline.complete.keys() & arm.complete.keys())
-    right = {seed: (baseline.complete[seed].correct(), arm.complete[seed].correct()) for seed in pairs}
-    return Effect(
-        {measure: stats.paired_difference(baseline.values(measure), arm.values(measure)) for measure in MEASURES},
-        {
-            mode: stats.mcnemar(*({seed: sides[side][mode] for seed, sides in right.items()} for side in (0, 1)))
-            for mode in CROP_MODES
-        },
-    )
 
 
 def _place(name: str, effect: Effect | None) -> tuple[bool, bool, float, str]:

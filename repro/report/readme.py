@@ -7,16 +7,20 @@ from repro import stats
 from repro.config import Source
 from repro.experiments import ablations
 from repro.record import Record
+from repro.report import quiet
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Arm, Comparison, comparisons
-from repro.report.tables import interval, markdown, outcome, published_effect, stem, threads, verdict
+from repro.report.tables import interval, markdown, mixed_code, published_effect, stem, threads
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
 HEADER = ("ablation", "top-1 error, %", "difference, points", "n", "verdict", "published, top-1 / top-5")
 SURPRISE_HEADER = ("ablation", "setup, recipe", "expected", "difference, points", "verdict")
 SURPRISES = 5
-MADE_BY_THE_PACKAGE = Source.embedded.value
+FEWEST = 3
+"""Seeds; with fewer, an interval says next to nothing."""
+OTHER_IMAGES = (Source.embedded.value, Source.imagefolder.value)
+"""Images that the package makes itself, and a user's own."""
 
 _SURPRISES = """\
 The most surprising: what did not come out as the ablation's file expected, largest effect first.
@@ -30,30 +34,44 @@ def updated(readme: Path, runs: Iterable[Record]) -> str | None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         return None
-    parts = [part for part in comparisons(runs) if part.effects and part.data.source != MADE_BY_THE_PACKAGE]
+    parts = [part for part in comparisons(runs) if is_shown(part)]
     sections = "\n".join([*map(_section, parts), *_surprises(parts)])
     return f"{before}{BEGIN}\n{sections}\n{END}{after}"
 
 
+def is_shown(part: Comparison) -> bool:
+    """Whether it compares something in one of the project's setups as it is, with enough seeds."""
+    return part.data.source not in OTHER_IMAGES and not part.given and any(map(_is_shown, part.arms[1:]))
+
+
+def _is_shown(arm: Arm) -> bool:
+    return len(arm.complete) >= FEWEST
+
+
 def _section(part: Comparison) -> str:
-    minutes = [run.cost.minutes for arm in part.arms for run in arm.complete.values()]
-    cost = f", {sum(minutes) / len(minutes):.1f} minutes of training a run" if minutes else ""
+    minutes = quiet.minutes(run for arm in part.arms for run in arm.complete.values())
+    cost = "" if minutes is None else f", {minutes:.1f} minutes of training a run"
     words = remark(part.data.content_hash)
     link = f"results/tables/{stem(part)}.md"
     title = (
         f"[`setup={part.setup} recipe={part.recipe}`]({link}): {part.data.val_images} validation images of"
-        f" {part.data.source}{f' ({words})' if words else ''}, ten crops, {part.device} with {threads(part)}{cost}.\n"
+        f" {part.data.source}{f' ({words})' if words else ''}, ten crops, {part.device} with {threads(part)},"
+        f" {part.precision}{cost}.\n"
     )
-    return "\n".join([title, markdown(HEADER, [_row(part, arm) for arm in part.arms])])
+    shown = list(filter(_is_shown, part.arms))
+    lines = [title, *mixed_code(part), markdown(HEADER, [_row(part, arm) for arm in shown])]
+    if left := len(part.arms) - len(shown):
+        lines.append(f"{left} more, of fewer than {FEWEST} seeds, {'is' if left == 1 else 'are'} in the table there.\n")
+    return "\n".join(lines)
 
 
 def _row(part: Comparison, arm: Arm) -> list[str]:
     error = interval(stats.mean(arm.values(MAIN)))
     effect = part.effects.get(arm.name)
     if effect is None:
-        return [f"`{arm.name}`", error, "", str(len(arm.complete)), "", ""]
+        return [f"`{arm.name}`", error, "", str(len(arm.learned)), "", ""]
     difference = effect.differences[MAIN]
-    words = verdict(difference) if arm.complete else "no complete run"
+    words = effect.verdict
     return [f"`{arm.name}`", error, interval(difference, "+"), str(difference.n), words, published_effect(arm)]
 
 
@@ -64,9 +82,9 @@ def _surprises(parts: Sequence[Comparison]) -> list[str]:
         for name, effect in part.effects.items():
             difference = effect.differences[MAIN]
             expected = ablations()[name].expects if name in ablations() else ""
-            if difference.low is not None and expected and expected != outcome(difference):
+            if expected and effect.outcome not in (None, expected) and _is_shown(effect.arm):
                 where = f"{part.setup}, {part.recipe}"
-                cells = [f"`{name}`", where, expected, interval(difference, "+"), verdict(difference)]
+                cells = [f"`{name}`", where, expected, interval(difference, "+"), effect.verdict]
                 found.append((-abs(difference.mean or 0.0), cells))
     rows = [cells for _, cells in sorted(found)[:SURPRISES]]
     return [_SURPRISES, markdown(SURPRISE_HEADER, rows)] if rows else []

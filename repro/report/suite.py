@@ -1,4 +1,4 @@
-"""The table of a suite: each of its arms against the first, on the same images and device."""
+"""The table of a suite: each of its arms against the first, in the groups that the tables compare."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,51 +9,92 @@ from repro import stats
 from repro.config import Net
 from repro.describe import DEFAULT_CLASSES, layer_table, total
 from repro.experiments import BASELINE, compose, named_keys
-from repro.naming import changed, changes, plain_settings
+from repro.naming import GIVEN, PRECISION, changed, changes, plain_settings
 from repro.record import CENTRE, Record
+from repro.report import quiet
 from repro.report.copies import remark
-from repro.report.effects import MAIN, Arm, effect_of, plain_text
-from repro.report.tables import interval, markdown, verdict
+from repro.report.effects import (
+    MAIN,
+    Arm,
+    Comparison,
+    Effect,
+    base_settings,
+    comparisons,
+    notes,
+    pair_notes,
+    plain_text,
+)
+from repro.report.tables import interval, markdown, mixed_words
 from repro.suites import Suite
 
 HEADER = (
     "arm", "top-1 error, ten crops", "difference", "n", "verdict", "top-1 error, centre crop", "minutes",
-    "parameters", "MACs", "what differs from the first",
+    "parameters", "MACs", "what differs from the first", "notes",
 )  # fmt: skip
 _WORDS = """\
 {question}
 
 Errors are in %, of the last step, with 95 % intervals over seeds (Student t). A difference is paired by seed with the
-first arm, in percentage points (positive: worse). Every arm has the setup's epochs. Parameters and MACs (multiply-adds
-of one image) are those of {net}. `python -m repro.run suite={name}` runs what is missing.
-"""
+first arm, in percentage points (positive: worse). Only runs that share device, images, numerics, budget and precision
+stand in one section; `../README.md` explains the rest. `python -m repro.run suite={name}` runs what is missing.
+Parameters and MACs (multiply-adds of one image) are those of {net}.
+{quiet}"""
 
-_Arms = dict[tuple[str, str], Arm]
+_Key = tuple[str, str]
+"""Recipe and ablation of an arm."""
 
 
 def render(suite: Suite, runs: Iterable[Record]) -> str:
-    """The page of a suite, as Markdown, with a section for each device and set of images."""
-    arms = [(recipe, ablation) for recipe in suite.recipe for ablation in suite.ablation]
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for run in runs:
-        if run.setup == suite.setup and (run.recipe, run.ablation) in arms:
-            groups[run.machine.device, run.data.content_hash].append(run)
-    sections = [_section(suite, arms, groups[key]) for key in sorted(groups)]
+    """The page of a suite, as Markdown, with a section for each group of runs that compare."""
+    sections = [_section(suite, parts) for parts in _groups(suite, comparisons(runs))]
     net = "the setup's net" if _own_net(suite.setup) else f"the full net with {DEFAULT_CLASSES:,} classes"
-    words = _WORDS.format(question=suite.question, name=suite.name, net=net)
+    words = _WORDS.format(question=suite.question, name=suite.name, net=net, quiet=quiet.RULE)
     return "\n".join([f"# Suite `{suite.name}`: setup `{suite.setup}`\n", words, *(sections or ["No records yet.\n"])])
 
 
-def _section(suite: Suite, names: Sequence[tuple[str, str]], runs: Sequence[Record]) -> str:
-    arms = {
-        name: Arm(_name(suite, *name), [run for run in runs if (run.recipe, run.ablation) == name]) for name in names
-    }
-    first = runs[0]
+def _groups(suite: Suite, parts: Iterable[Comparison]) -> list[list[Comparison]]:
+    """The comparisons of tables that hold the suite's arms, those together that recipes alone tell apart."""
+    groups: dict[tuple[Any, ...], list[Comparison]] = defaultdict(list)
+    recipes = [plain_settings(recipe, suite.setup) for recipe in suite.recipe]
+    shared = [key for key, value in recipes[0].items() if all(other[key] == value for other in recipes)]
+    for part in parts:
+        names = {arm.name for arm in part.arms} & set(suite.ablation)
+        if part.setup == suite.setup and part.recipe in suite.recipe and names and not _set_by_hand(part):
+            base = base_settings(part.runs[0])
+            same = tuple(str(base[key]) for key in sorted({*shared, PRECISION}))
+            groups[part.device, part.data.content_hash, part.numerics or "", same].append(part)
+    return [group for key in sorted(groups) for group in _one_of_each(groups[key])]
+
+
+def _set_by_hand(part: Comparison) -> bool:
+    """Whether all its runs have a key that is no part of the suite; a budget, say, is the group's own."""
+    return any(key not in GIVEN for key in part.given)
+
+
+def _one_of_each(parts: Sequence[Comparison]) -> list[list[Comparison]]:
+    """At most one comparison a recipe; what else there is, of an older version of a recipe, stands apart."""
+    by_recipe: dict[str, list[Comparison]] = defaultdict(list)
+    for part in sorted(parts, key=lambda part: -len(part.runs)):
+        by_recipe[part.recipe].append(part)
+    first = [same[0] for same in by_recipe.values()]
+    return [first, *([part] for same in by_recipe.values() for part in same[1:])]
+
+
+def _section(suite: Suite, parts: Sequence[Comparison]) -> str:
+    found = {(part.recipe, arm.name): arm for part in parts for arm in part.arms}
+    names = [(recipe, ablation) for recipe in suite.recipe for ablation in suite.ablation]
+    arms = {name: Arm(_name(suite, *name), found[name].runs if name in found else []) for name in names}
+    first = parts[0]
     words = remark(first.data.content_hash)
-    title = f"## {first.machine.device}: {first.data.val_images} validation images of {first.data.source}\n"
+    given = "".join(f", `{key}={plain_text(value)}`" for key, value in first.given.items())
+    images = f"{first.data.val_images} validation images of {first.data.source}"
+    numerics = f"numerics `{first.numerics[:8]}`" if first.numerics else "numerics not known"
+    title = f"## {first.device}: {images}, {first.precision}, {numerics}{given}\n"
     sizes = {name: _sizes(suite.setup, *name, first.data.classes) for name in names}
-    rows = [_row(suite, name, arms, sizes[name]) for name in names]
-    return "\n".join([title, *([f"{words}.\n"] if words else []), markdown(HEADER, rows)])
+    effects = {name: Effect(arms[names[0]], arms[name]) for name in names[1:] if arms[name].runs}
+    rows = [_row(suite, name, arms[name], effects.get(name), sizes[name]) for name in names]
+    mixed = mixed_words(effects.values(), f"python -m repro.run suite={suite.name} force=true")
+    return "\n".join([title, *([f"{words}.\n"] if words else []), *mixed, markdown(HEADER, rows)])
 
 
 def _name(suite: Suite, recipe: str, ablation: str) -> str:
@@ -61,24 +102,23 @@ def _name(suite: Suite, recipe: str, ablation: str) -> str:
     return recipe if ablation == BASELINE and len(suite.recipe) > 1 else ablation
 
 
-def _row(suite: Suite, name: tuple[str, str], arms: _Arms, sizes: tuple[str, str]) -> list[str]:
-    arm, (first_name, first) = arms[name], next(iter(arms.items()))
-    keys = ", ".join(_differences(suite.setup, first_name, name))
-    if not arm.complete:
-        state = "no complete run" if arm.runs else "not run yet"
-        return [f"`{arm.name}`", "", "", "0", state, "", "", *sizes, keys]
-    cost = [run.cost.minutes for run in arm.complete.values()]
-    effect = None if name == first_name else effect_of(first, arm).differences[MAIN]
+def _row(suite: Suite, name: _Key, arm: Arm, effect: Effect | None, sizes: tuple[str, str]) -> list[str]:
+    keys = ", ".join(_differences(suite.setup, (suite.recipe[0], suite.ablation[0]), name))
+    if not arm.runs:
+        return [f"`{arm.name}`", "", "", "0", "not run yet", "", "", *sizes, keys, ""]
+    difference = effect.differences[MAIN] if effect else None
+    minutes = quiet.minutes(arm.complete.values())
     return [
         f"`{arm.name}`",
         interval(stats.mean(arm.values(MAIN))),
-        interval(effect, "+") if effect else "",
-        str(effect.n if effect else len(arm.complete)),
-        verdict(effect) if effect else "",
+        interval(difference, "+") if difference else "",
+        str(difference.n if difference else len(arm.learned)),
+        effect.verdict if effect else "",
         interval(stats.mean(arm.values((CENTRE, "top1")))),
-        f"{sum(cost) / len(cost):.1f}",
+        "" if minutes is None else f"{minutes:.1f}",
         *sizes,
         keys,
+        "; ".join(notes(arm) + (pair_notes(effect) if effect else [])),
     ]
 
 

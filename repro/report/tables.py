@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -13,9 +14,29 @@ from repro import record as records
 from repro import stats
 from repro.config import Config
 from repro.experiments import BASELINE, ablations
+from repro.naming import label as label_of
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
+from repro.report import quiet
 from repro.report.copies import remark
-from repro.report.effects import MAIN, MEASURES, TOPS, Arm, Comparison, Measure, base_hash, comparisons, run_command
+from repro.report.effects import (
+    MAIN,
+    MEASURES,
+    TOPS,
+    Arm,
+    Comparison,
+    Effect,
+    Measure,
+    at_chance,
+    base_hash,
+    comparisons,
+    own_keys,
+    pair_notes,
+    plain_text,
+    run_command,
+    same_code,
+    settings,
+)
+from repro.report.quiet import RULE
 from repro.suites import Suite
 
 if TYPE_CHECKING:
@@ -26,19 +47,19 @@ PAPER = _SHIPPED if _SHIPPED.exists() else Path(__file__).parents[2] / "results"
 CROP_WORDS = {CENTRE: "centre crop", TEN_CROPS: "ten crops"}
 WRITTEN_BY = "Written by `python -m repro.compare` from the records in `../runs`; do not edit.\n"
 SEVERAL = """\
-Runs on different devices, on different images or from different settings before the change are never compared: each
-such group has a section of its own.
+Runs on different devices, on different images, by code that computes other bits or from different settings before the
+change are never compared: each such group has a section of its own.
 """
-EXPLANATION = """\
+EXPLANATION = f"""\
 Errors are in %, differences in percentage points (positive: worse than the baseline). Each error is of the last step
 on the validation set; brackets hold 95 % intervals over the seeds (Student t). A difference is paired by seed: the same
 seed of the baseline is subtracted. Its verdict says whether the interval of ten crops leaves out 0; nothing is
-corrected for the number of rows. p (t) is the paired t-test over seeds: would other seeds show it too? p (McNemar) is
-the exact test on the images (ten crops) that one of two networks gets right, pooled over seeds: do these very networks
-differ?
+corrected for the number of rows. A run whose loss stayed that of guessing did not learn: it has no effect in points,
+and is in no mean. p (t) is the paired t-test over seeds: would other seeds show it too? p (McNemar) is the exact test
+on the images (ten crops) that one of two networks gets right, pooled over seeds: do these very networks differ?
 Published effects are the authors' own runs or the paper's words, on their data; `paper.csv` has the source of each.
-Minutes and images/s are of training.
-"""
+`../README.md` explains numerics, mixed code, and which runs share their first epochs.
+{RULE}"""
 
 
 @dataclass(frozen=True)
@@ -81,16 +102,16 @@ def render(runs: Iterable[Record], suites: Iterable[Suite] = ()) -> dict[str, st
     return {**files, "README.md": "\n".join(["# Tables\n", WRITTEN_BY, *links, markdown(header, index)])}
 
 
-def against_baseline(run: Record, results_dir: str | Path) -> "RenderableType":
+def against_baseline(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> "RenderableType":
     """Final errors of a run, and the difference from the baseline's record of the same seed or how to make one.
 
-    For a console with `soft_wrap`: the command stays on one line, to be copied. Raises UserError where the baseline's
-    record is damaged.
+    `words` are those of the run's command line. For a console with `soft_wrap`: the command stays on one line, to be
+    copied. Raises UserError where the baseline's record is damaged.
     """
     from rich.console import Group
     from rich.table import Table
 
-    baseline, reason = (None, "") if run.ablation == BASELINE else _baseline_of(run, results_dir)
+    baseline, note = _baseline_of(run, results_dir, words) if own_keys(run) else (None, "")
     table = Table("error in %", "top-1", "top-5")
     if baseline:
         table.add_column("baseline top-1")
@@ -104,28 +125,54 @@ def against_baseline(run: Record, results_dir: str | Path) -> "RenderableType":
             cells += [_number(other, 2), _number(difference, 2, "+")]
         table.add_row(*cells)
     title = f"{run.setup}, recipe {run.recipe}, {run.ablation}, seed {run.seed}"
-    return Group(title, table, reason) if reason else Group(title, table)
+    if run.status == COMPLETE and at_chance(run):
+        note = f"did not learn: the loss is still that of guessing, ln({run.data.classes})"
+    return Group(title, table, note) if note else Group(title, table)
 
 
-def _baseline_of(run: Record, results_dir: str | Path) -> tuple[Record | None, str]:
-    """The record to compare with, or None and what to do."""
-    folder = records.run_folder(results_dir, run.setup, run.recipe, BASELINE, run.seed)
-    command = run_command(run.setup, run.recipe, BASELINE, {}, run.seed)
-    if Path(results_dir) != Path(Config.results_dir):
-        command += f" results_dir={results_dir}"
+def _baseline_of(run: Record, results_dir: str | Path, words: Sequence[str]) -> tuple[Record | None, str]:
+    """The record to compare with, and what to know about it; or None and what to do."""
+    keys = own_keys(run)
+    given = {key: after for key, (_, after) in run.difference.items() if key not in keys}
+    label = label_of(given, run.recipe, run.setup)
+    folder = records.run_folder(results_dir, run.setup, run.recipe, label, run.folder.name)
+    command = _command(run, given, results_dir, words)
     if not records.exists(folder):
         return None, f"for the difference, run the baseline: {command}"
     other = records.read(folder)
+    if reason := _not_comparable(run, other):
+        return None, f"the baseline's record {reason}; to compare, replace it: {command} force=true"
+    if at_chance(other):
+        return None, "the baseline did not learn: there is nothing to compare with"
+    if run.status != COMPLETE or at_chance(run):
+        return None, ""
+    return other, "; ".join(pair_notes(Effect(Arm(BASELINE, [other]), Arm(run.ablation, [run]))))
+
+
+def _not_comparable(run: Record, other: Record) -> str:
+    """Why a record is not the baseline of a run; empty where it is."""
     reasons = (
         (other.status != COMPLETE, f"is {other.status}"),
-        (other.machine.device_type != run.machine.device_type, f"was made on {other.machine.device_type}"),
+        (other.machine.device != run.machine.device, f"was made on {other.machine.device}"),
         (other.data.content_hash != run.data.content_hash, "was made on other images"),
-        (base_hash(other) != base_hash(run), "was made with other settings"),
+        (records.config_hash(settings(other)) != base_hash(run), "was made with other settings"),
+        (other.numerics != run.numerics or not same_code(run, other), "was made by code that may compute other bits"),
     )
-    for wrong, reason in reasons:
-        if wrong:
-            return None, f"the baseline's record {reason}; to compare, replace it: {command} force=true"
-    return other, ""
+    return next((reason for wrong, reason in reasons if wrong), "")
+
+
+def _command(run: Record, given: Mapping[str, Any], results_dir: str | Path, words: Sequence[str]) -> str:
+    """What makes the baseline of a run, with all else that the user set: places, device, W&B."""
+    by_key = {word.lstrip("+").partition("=")[0]: word for word in words}
+    aside = settings(run).keys() | {"setup", "recipe", "ablation", "seed", "force"}
+    extra = [word for key, word in by_key.items() if key not in aside]
+    if "results_dir" not in by_key and Path(results_dir) != Path(Config.results_dir):
+        extra.append(f"results_dir={results_dir}")
+    if "init_from" in given:  # known by its fingerprint, but given by its path
+        given = {key: value for key, value in given.items() if key != "init_from"}
+        extra.append(by_key.get("init_from", "init_from=FILE"))
+    command = run_command(run.setup, run.recipe, BASELINE, given, run.seed)
+    return " ".join([command, *map(shlex.quote, extra)])
 
 
 def stem(part: Comparison) -> str:
@@ -139,21 +186,26 @@ def _page(parts: Sequence[Comparison]) -> str:
     if len(parts) == 1:
         sections = [_section(first, first.device)]
     else:
-        sections = [SEVERAL, *(_section(part, f"{part.device}: {_hashes(part)}") for part in parts)]
+        sections = [SEVERAL, *(_section(part, f"{part.device}: {hashes(part)}") for part in parts)]
     return "\n".join([title, WRITTEN_BY, *sections, "## How to read this\n", EXPLANATION])
 
 
-def _hashes(part: Comparison) -> str:
-    return f"settings `{part.base_hash[:8]}`, images `{part.data.content_hash[:8]}`"
+def hashes(part: Comparison) -> str:
+    """What tells a comparison from others in its file: keys set by hand, and fingerprints."""
+    given = "".join(f"`{key}={plain_text(value)}`, " for key, value in part.given.items())
+    numerics = f"numerics `{part.numerics[:8]}`" if part.numerics else "numerics not known"
+    return f"{given}settings `{part.base_hash[:8]}`, images `{part.data.content_hash[:8]}`, {numerics}"
 
 
 def _section(part: Comparison, title: str) -> str:
-    data, runs = part.data, [run for arm in part.arms for run in arm.runs]
-    software = _list(run.machine.torch for run in runs)
+    data = part.data
+    software = _list(run.machine.torch for run in part.runs)
     lines = [
         f"## {title}\n",
         f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
-        f"{_remark(part)} {part.device}, {threads(part)}, torch {software}. Fingerprints: {_hashes(part)}.\n",
+        f"{_remark(part)} {part.device}, {threads(part)}, torch {software}, {part.precision}. Fingerprints:"
+        f" {hashes(part)}.\n",
+        *mixed_code(part),
         "### Effect of each change on the error\n",
         markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
         "### Errors and cost\n",
@@ -169,9 +221,39 @@ def _remark(part: Comparison) -> str:
     return f" **{words}.**" if words else ""
 
 
+def mixed_code(part: Comparison) -> list[str]:
+    """What to know, and to do, where other commits made the baseline than an arm and nothing says that they agree."""
+    seeds = sorted({seed for effect in part.effects.values() for seed in effect.mixed})
+    return mixed_words(part.effects.values(), f"{part.command(BASELINE, *seeds)} force=true")
+
+
+def mixed_words(effects: Collection[Effect], remedy: str) -> list[str]:
+    """The lines of a page on arms that other commits made than the one they are compared with; none without such."""
+    mixed = [effect for effect in effects if effect.mixed]
+    if not mixed:
+        return []
+    commits = _code({commit for effect in mixed for arm in (effect.baseline, effect.arm) for commit in arm.commits})
+    lines = [
+        "**Mixed code.** These runs have no fingerprint of their numerics, and several commits made them"
+        f" ({commits}). Where the two runs of a pair are of different ones, a difference may be the code's and not the"
+        f" change's: {_code(effect.arm.name for effect in mixed)}."
+    ]
+    if apart := [effect.arm.name for effect in mixed if effect.of_other_code]:
+        lines.append(
+            f"The curves show that it is so: {_code(apart)} change nothing before late in the run and must share their"
+            " first epochs with the baseline to the last digit; they do not. They have no verdict."
+        )
+    lines.append("To mend it, make the baseline again with today's code, and then these arms:\n")
+    return ["\n".join(lines), f"    {remedy}\n"]
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
 def threads(part: Comparison) -> str:
     """`1 thread`, `2 threads`, or `1, 2 threads` where runs differ; `2 threads in each of 4 processes`."""
-    machines = [run.machine for arm in part.arms for run in arm.runs]
+    machines = [run.machine for run in part.runs]
     counts, processes = (_list(of) for of in zip(*((m.threads, m.processes) for m in machines), strict=True))
     each = "" if processes == "1" else f" in each of {processes} processes"
     return f"{counts} thread{'' if counts == '1' else 's'}{each}"
@@ -191,7 +273,7 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
     notes = "; ".join(part.notes(arm))
     effect = part.effects.get(arm.name)
     if effect is None:
-        return [arm.name, _question(arm), "", "", "", str(len(arm.complete)), "", "", "", notes]
+        return [arm.name, _question(arm), "", "", "", str(len(arm.learned)), "", "", "", notes]
     main, mcnemar = effect.differences[MAIN], effect.mcnemar[TEN_CROPS]
     return [
         arm.name,
@@ -200,7 +282,7 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
         interval(main, "+"),
         interval(effect.differences[CENTRE, "top1"], "+"),
         str(main.n),
-        verdict(main) if arm.complete else "no complete run",
+        effect.verdict,
         _p(main.p),
         _p(mcnemar.p if mcnemar else None),
         notes,
@@ -212,7 +294,7 @@ def _cost_row(arm: Arm) -> list[str]:
     cost = _cost(arm)
     return [
         arm.name,
-        str(len(arm.complete)),
+        str(len(arm.learned)),
         *errors,
         _number(cost["train_top1"], 2),
         _number(cost["minutes"], 1),
@@ -223,15 +305,15 @@ def _cost_row(arm: Arm) -> list[str]:
 
 
 def _index_row(part: Comparison) -> list[str]:
-    name, runs = stem(part), [run for arm in part.arms for run in arm.runs]
+    name, runs = stem(part), part.runs
     return [
         f"[{part.setup}, {part.recipe}, {part.device_type}]({name}.md) ([csv]({name}.csv))",
         part.data.source,
-        f"{part.device}, {_hashes(part)}",
+        f"{part.device}, {hashes(part)}",
         str(len(part.arms)),
         str(len(runs)),
         _list(run.seed for run in runs),
-        _number(_mean([run.cost.minutes for run in runs if run.status == COMPLETE]), 1),
+        _number(quiet.minutes(run for run in runs if run.status == COMPLETE), 1),
     ]
 
 
@@ -246,11 +328,17 @@ def _flat(part: Comparison, arm: Arm) -> dict[str, Any]:
         "content_hash": part.data.content_hash,
         "data_remark": remark(part.data.content_hash),
         "base_hash": part.base_hash,
+        "given": "; ".join(f"{key}={plain_text(value)}" for key, value in part.given.items()),
+        "precision": part.precision,
+        "numerics": part.numerics or "",
+        "commits": _list(arm.commits),
         "ablation": arm.name,
         "question": _question(arm),
         "published": published_effect(arm),
-        "n": len(arm.complete),
-        "seeds": _list(arm.complete),
+        "n": len(arm.learned),
+        "seeds": _list(arm.learned),
+        "did_not_learn": _list(arm.at_chance),
+        "verdict": part.effects[arm.name].verdict if arm.name in part.effects else "",
     }
     effect = part.effects.get(arm.name)
     for measure in MEASURES:
@@ -274,7 +362,9 @@ def _question(arm: Arm) -> str:
     """The ablation's question; where it has no file, what it changes."""
     if arm.name in ablations():
         return ablations()[arm.name].question
-    return "; ".join(f"{key}: {before} → {after}" for key, (before, after) in arm.runs[0].difference.items())
+    run = arm.runs[0]
+    keys = own_keys(run)
+    return "; ".join(f"{key}: {before} → {after}" for key, (before, after) in run.difference.items() if key in keys)
 
 
 def published_effect(arm: Arm) -> str:
@@ -283,14 +373,17 @@ def published_effect(arm: Arm) -> str:
 
 
 def _cost(arm: Arm) -> dict[str, float | None]:
-    """Training error and cost over the complete runs: means, but the highest peak."""
-    runs = list(arm.complete.values())
+    """Training error of the runs that learned and cost of the complete ones: means, but the highest peak.
+
+    Minutes and images/s are of runs on a quiet machine.
+    """
+    runs, learned = list(arm.complete.values()), arm.learned.values()
     peaks = [run.cost.peak_memory_mib for run in runs if run.cost.peak_memory_mib is not None]
     return {
-        "train_top1": _mean([run.metrics.train.top1 for run in runs]),
-        "train_loss": _mean([run.metrics.train.loss for run in runs]),
-        "minutes": _mean([run.cost.minutes for run in runs]),
-        "images_per_second": _mean([run.cost.images_per_second for run in runs]),
+        "train_top1": quiet.mean(run.metrics.train.top1 for run in learned),
+        "train_loss": quiet.mean(run.metrics.train.loss for run in learned),
+        "minutes": quiet.minutes(runs),
+        "images_per_second": quiet.images_per_second(runs),
         "peak_memory_mib": max(peaks, default=None),
         "parameters": arm.runs[0].cost.parameters,
         "macs": arm.runs[0].cost.macs,
@@ -306,11 +399,6 @@ def _error(run: Record, measure: Measure) -> float | None:
     mode, top = measure
     error: float | None = getattr(getattr(run.metrics, mode), top)
     return error
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _rounded(value: float | None) -> float | None:
@@ -329,19 +417,6 @@ def interval(value: stats.Mean, sign: str = "") -> str:
     """`28.63 [27.20, 30.06]`: mean and 95 % interval; the mean alone at n=1."""
     interval = "" if value.low is None else f" [{_number(value.low, 2, sign)}, {_number(value.high, 2, sign)}]"
     return _number(value.mean, 2, sign) + interval
-
-
-def verdict(difference: stats.Difference) -> str:
-    """Worse or better with n, or not distinguishable."""
-    found = outcome(difference)
-    return difference.verdict if found == "same" else f"{found} at n={difference.n}"
-
-
-def outcome(difference: stats.Difference) -> str:
-    """`worse`, `better`, or `same` where 0 is not left out: the words of an ablation's `expects`."""
-    if not difference.distinguishable or difference.mean is None:
-        return "same"
-    return "worse" if difference.mean > 0 else "better"
 
 
 def _p(value: float | None) -> str:

@@ -59,7 +59,7 @@ def load(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
     except Exception as error:  # whatever a damaged file makes torch and pickle raise
         raise UserError(f"{path}: the checkpoint is damaged and cannot be read: {remedy}") from error
     if not isinstance(state, dict) or {key: state.get(key) for key in identity} != identity:
-        raise UserError(f"{path}: the checkpoint is of another configuration or other images: {remedy}")
+        raise UserError(f"{path}: the checkpoint is of another configuration, other images or other code: {remedy}")
     return state
 
 

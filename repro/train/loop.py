@@ -152,10 +152,11 @@ class Training:
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
         loss, error = tally.look(self.ranks).means()
         classes = len(self.data.classes)
+        done = epoch * self.steps + -(-tally.images // self.config.train.batch_size)  # fewer than all: it diverged
         row: dict[str, Any] = {
             "epoch": epoch + 1,
-            "step": (epoch + 1) * self.steps,
-            "lr": self.schedule.lr((epoch + 1) * self.steps - 1),
+            "step": done,
+            "lr": self.schedule.lr(done - 1),
             "train_loss": loss,
             "train_top1": error,
             "images_per_second": tally.images / tally.seconds,

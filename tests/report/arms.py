@@ -8,7 +8,7 @@ from typing import Any
 from repro import record
 from repro.record import Record
 from repro.report.effects import Comparison, comparisons
-from tests.synthetic import answers, make_curve, make_record
+from tests.synthetic import answers, make_curve, make_record, place
 
 Curve = list[dict[str, Any]]
 
@@ -44,8 +44,7 @@ def filed(folder: Path, *runs: Record, curves: Mapping[str, Sequence[Curve]] | N
     """Writes the runs and reads them back; `curves` gives those of an ablation by seed."""
     for run in runs:
         rows = (curves or {}).get(run.ablation, [make_curve()] * (run.seed + 1))[run.seed]
-        place = record.run_folder(folder, run.setup, run.recipe, run.ablation, run.seed)
-        record.write(place, run, rows, answers(run))
+        record.write(place(folder, run), run, rows, answers(run))
     return record.find(folder)
 
 

@@ -11,7 +11,7 @@ from repro import record, stats
 from repro.errors import UserError
 from repro.experiments import choices
 from repro.report import effects, tables
-from tests.synthetic import file_record, make_record
+from tests.synthetic import CHANGES, file_record, make_record, place, stuck
 
 STEM = "imagenette_small-paper-cpu"
 BASELINE = {0: 25.0, 1: 26.0, 2: 24.5}
@@ -78,6 +78,7 @@ def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
     text = {
         *("setup", "recipe", "device", "device_type", "data", "content_hash", "base_hash", "ablation", "question"),
         *("data_remark", "published", "seeds", "notes", "centre_p_mcnemar_by_seed", "ten_crops_p_mcnemar_by_seed"),
+        *("given", "precision", "numerics", "commits", "did_not_learn", "verdict"),
     }
     for row in csv_rows(files).values():
         for key in row.keys() - text:
@@ -210,9 +211,9 @@ def test_published_effects_belong_to_ablations() -> None:
     assert anchors["batch_256", "ILSVRC-2012 val"] == f"{42.2726 - 42.3407:+.3f}"
 
 
-def shown(run: record.Record, results: Path) -> str:
+def shown(run: record.Record, results: Path, *words: str) -> str:
     console = Console(width=80, file=io.StringIO(), highlight=False, soft_wrap=True)
-    console.print(tables.against_baseline(run, results))
+    console.print(tables.against_baseline(replace(run, folder=place(results, run)), results, words))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -231,13 +232,39 @@ def test_end_of_a_run_without_a_baseline_gives_the_command_in_one_line(tmp_path:
     assert f"run the baseline: {command} results_dir={tmp_path}\n" in text
 
 
+SHORT = {"train.epochs": [24, 1], "train.precision": ["bf16", "fp32"]}
+
+
+def short(ablation: str, label: str, **changed: Any) -> record.Record:
+    """A run with the budget and precision that a user set by hand."""
+    difference = {**CHANGES[ablation], **SHORT}
+    return replace(make_record(ablation, epochs=1, difference=difference, **changed), ablation=label)
+
+
+def test_the_baseline_of_a_short_run_is_as_short(tmp_path: Path) -> None:
+    run = short("no_lrn", "no_lrn+epochs=1+precision=fp32", error=80.0)
+    file_record(tmp_path, make_record("baseline", error=25.0))
+    words = ("setup=imagenette_small", "ablation=no_lrn", "train.epochs=1", "train.precision=fp32", "seed=0,1")
+    places = ("data.root=/my images", f"results_dir={tmp_path}", "force=true")
+    text = shown(run, tmp_path, *words, *places)
+    assert "25.00" not in text
+    assert (
+        "run the baseline: python -m repro.run setup=imagenette_small recipe=paper ablation=baseline train.epochs=1"
+        f" train.precision=fp32 seed=0 'data.root=/my images' results_dir={tmp_path}\n" in text
+    )
+    file_record(tmp_path, short("baseline", "epochs=1+precision=fp32", error=75.0))
+    assert "+5.00" in shown(run, tmp_path, *words, *places)
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"device_type": "cuda"}, "was made on cuda"),
+        ({"device": "other Xeon"}, "was made on other Xeon"),
         ({"content_hash": "beef" * 16}, "was made on other images"),
         ({"epochs": 3}, "was made with other settings"),
         ({"error": None}, "is diverged"),
+        ({"numerics": "beef"}, "was made by code that may compute other bits"),
+        ({"commit": "fed"}, "was made by code that may compute other bits"),
     ],
 )
 def test_end_of_a_run_with_a_baseline_that_does_not_compare(
@@ -252,3 +279,13 @@ def test_end_of_a_run_with_a_baseline_that_does_not_compare(
 def test_end_of_a_baseline_and_of_a_diverged_run(tmp_path: Path) -> None:
     assert "python" not in shown(make_record("baseline", 0, 26.0), tmp_path)
     assert shown(make_record("baseline", 0, None), tmp_path).count("diverged") == 4
+
+
+def test_end_of_a_run_that_did_not_learn(tmp_path: Path) -> None:
+    file_record(tmp_path, make_record("baseline"))
+    (run,) = stuck("sigmoid", 1)
+    text = shown(run, tmp_path)
+    assert "did not learn: the loss is still that of guessing, ln(10)" in text
+    assert "+" not in text
+    file_record(tmp_path, *stuck("baseline", 1))
+    assert "the baseline did not learn: there is nothing to compare with" in shown(make_record("no_lrn"), tmp_path)

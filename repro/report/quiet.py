@@ -1,0 +1,46 @@
+"""Whether a run's minutes and images/s tell of the run, or of what else its machine did."""
+
+from collections.abc import Iterable
+
+from repro.record import Record
+
+OTHERS = 0.05
+"""Other processes may take this share of the processors' time: with two cores a tenth of one."""
+STEAL = 0.02
+"""And the host of a virtual machine this one."""
+SPARE = 0.25
+"""Where neither is told (without /proc/stat): how far the load average may lie above the run's own threads, in cores
+per core."""
+RULE = f"""\
+Minutes and images/s are of training, from runs on a quiet machine alone: other processes took at most
+{100 * OTHERS:g} % of the time of all its cores and the host of a virtual machine {100 * STEAL:g} %; or, where the
+system tells neither, the load average lay at most {SPARE:g} a core above the run's own threads. They are blank where no
+run is known to have had that: see `python -m repro.bench`.
+"""
+
+
+def is_quiet(run: Record) -> bool:
+    """Whether the machine did little else meanwhile; not where the record does not say so."""
+    cost, machine = run.cost, run.machine
+    if cost.others is not None and cost.steal is not None:
+        return cost.others <= OTHERS and cost.steal <= STEAL
+    if cost.load_start is None or cost.load_end is None:
+        return False
+    own = machine.threads * machine.processes / machine.cores
+    return max(cost.load_start, cost.load_end) <= own + SPARE
+
+
+def minutes(runs: Iterable[Record]) -> float | None:
+    """Mean minutes of training of the quiet ones; None without one."""
+    return mean(run.cost.minutes for run in runs if is_quiet(run))
+
+
+def images_per_second(runs: Iterable[Record]) -> float | None:
+    """Mean images/s of training of the quiet ones; None without one."""
+    return mean(run.cost.images_per_second for run in runs if is_quiet(run))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the known ones; None where there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
