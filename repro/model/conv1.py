@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repro import triton_kernels
+
 
 class Conv1(nn.Conv2d):
     """A convolution of (N, maps_in, H, W) with square kernels, which may have more zeros at right and bottom."""
@@ -25,17 +27,20 @@ class Conv1(nn.Conv2d):
         """(N, maps_in, H, W) to (N, maps, H', W')."""
         kind = _matrix_unit(x) if self.in_blocks and not torch.compiler.is_compiling() else None
         if kind is not None:
-            return self._over_blocks(x.to(kind))
+            return self._over_blocks(x, kind)
         return super().forward(F.pad(x, (0, self.more, 0, self.more)) if self.more else x)
 
-    def _over_blocks(self, x: Tensor) -> Tensor:
-        """What `forward` gives, in the type of `x`."""
+    def _over_blocks(self, x: Tensor, kind: torch.dtype) -> Tensor:
+        """What `forward` gives, in that type."""
         kernel, side = self.kernel_size[0], self.stride[0]
         touched = -(-kernel // side)  # blocks that a kernel meets along each side
         steps = [(length + 2 * self.zeros + self.more - kernel) // side for length in x.shape[2:]]
         height, width = (side * (count + touched) for count in steps)
-        images = _blocks(_resized(x, self.zeros, height, width), side)
-        weight = _blocks(_resized(self.weight.to(x.dtype), 0, side * touched, side * touched), side)
+        fast = x.is_cuda and not x.requires_grad  # the kernel has no backward pass
+        kernels = triton_kernels.load("repro.model.conv1_triton") if fast else None
+        blocks = _blocks if kernels is None else kernels.blocks
+        images = blocks(x, self.zeros, height, width, side, kind)
+        weight = _blocks(self.weight, 0, side * touched, side * touched, side, kind)
         return F.conv2d(images, weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -53,12 +58,9 @@ def _matrix_unit(x: Tensor) -> torch.dtype | None:
     return torch.float32 if x.is_cuda and x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else None
 
 
-def _resized(x: Tensor, before: int, height: int, width: int) -> Tensor:
-    """(N, C, H, W) after `before` zeros at left and top, filled with zeros or cut at right and bottom."""
-    return F.pad(x, (before, width - x.shape[3] - before, before, height - x.shape[2] - before))
-
-
-def _blocks(x: Tensor, side: int) -> Tensor:
-    """(N, C, h * side, w * side) to (N, side * side * C, h, w), channels last."""
+def _blocks(x: Tensor, before: int, height: int, width: int, side: int, kind: torch.dtype) -> Tensor:
+    """(N, C, H, W) behind `before` zeros at left and top, filled with zeros or cut to (height, width), in blocks:
+    (N, side * side * C, height / side, width / side), channels last in memory, of that type."""
+    x = F.pad(x.to(kind), (before, width - x.shape[3] - before, before, height - x.shape[2] - before))
     pixels = x.permute(0, 2, 3, 1).unflatten(2, (-1, side)).unflatten(1, (-1, side))
     return pixels.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)

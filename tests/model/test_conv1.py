@@ -98,7 +98,7 @@ def test_blocks_on_a_gpu_give_the_convolution_to_rounding(
     gradient, calls = random(*conv(x).shape, seed=4), []
     wanted = exact(conv, x, gradient)
     over_blocks = Conv1._over_blocks
-    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, x: calls.append(x.dtype) or over_blocks(self, x))
+    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, x, kind: calls.append(kind) or over_blocks(self, x, kind))
     device = torch.device("cuda")
     with arithmetic(device, precision):
         found = passes(conv.to(device), x.to(device, memory_format=torch.channels_last), gradient.to(device))
@@ -130,7 +130,7 @@ def test_blocks_are_for_bf16_and_can_be_switched_off(
     config, calls = tiny_config(), []
     config.train.compile = compile
     over_blocks = Conv1._over_blocks
-    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, x: calls.append(1) or over_blocks(self, x))
+    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, *given: calls.append(1) or over_blocks(self, *given))
     with arithmetic(torch.device("cpu"), precision):
         build(config, 4)(torch.randn(2, 3, config.crop, config.crop, generator=torch.Generator().manual_seed(0)))
     assert bool(calls) is taken
