@@ -8,7 +8,7 @@ from repro.model.cifar import build_cifar
 from repro.model.conv1 import Conv1
 from repro.model.initialization import initialize
 from repro.model.lrn import LocalResponseNorm
-from repro.model.network import Network, ReLU
+from repro.model.network import ColumnConv, Network, ReLU
 
 __all__ = ["Network", "build"]
 
@@ -31,6 +31,8 @@ def _take_fast_paths(network: Network) -> None:
     for layer in network.features:
         if isinstance(layer, Conv1):
             layer.in_blocks = True
+        elif isinstance(layer, ColumnConv):
+            layer.one_by_one = True
         elif isinstance(layer, LocalResponseNorm):
             layer.compiled = True
     for layer, following in itertools.pairwise(network.features):

@@ -11,7 +11,7 @@ from torch import nn
 from repro.config import Conv1Input, DropoutPlace, ModelConfig
 from repro.errors import UserError
 from repro.model.conv1 import Conv1
-from repro.model.network import ColumnLinear, Network, output_shape
+from repro.model.network import ColumnConv, ColumnLinear, Network, output_shape
 from repro.model.parts import activation, dropout, follow, pool, size
 
 Stages = list[tuple[str, nn.Module]]
@@ -73,8 +73,10 @@ def _links(config: ModelConfig, name: str) -> int:
 
 
 def _conv(config: ModelConfig, name: str, maps_in: int, kernel: int, padding: int) -> Stages:
-    groups = _links(config, name)
-    return [(name, nn.Conv2d(maps_in, size(config, name), kernel, padding=padding, groups=groups))]
+    maps, columns = size(config, name), _links(config, name)
+    if columns == 1:
+        return [(name, nn.Conv2d(maps_in, maps, kernel, padding=padding))]
+    return [(name, ColumnConv(maps_in, maps, kernel, padding, columns))]
 
 
 def _classifier(config: ModelConfig, inputs: int, classes: int) -> Stages:

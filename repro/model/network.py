@@ -58,6 +58,33 @@ class ColumnLinear(nn.Module):
         return torch.baddbmm(bias, parts, self.weight.transpose(1, 2)).transpose(0, 1).flatten(1)
 
 
+class ColumnConv(nn.Conv2d):
+    """A convolution whose columns see only their own maps: (N, C, H, W) to (N, maps, H', W')."""
+
+    def __init__(self, maps_in: int, maps: int, kernel: int, padding: int, columns: int) -> None:
+        """`maps_in` and `maps` count all columns together; zeros on all four sides."""
+        super().__init__(maps_in, maps, kernel, padding=padding, groups=columns)
+        self.one_by_one = False
+        """Whether a GPU makes one convolution a column: cuDNN's weight gradient of groups in bf16 takes 2 % of what a
+        H200 can do, its plain one more than half (results/profiles)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The columns' maps one after the other."""
+        if self.one_by_one and x.is_cuda and not torch.compiler.is_compiling():
+            return self._by_columns(x)
+        return super().forward(x)
+
+    def _by_columns(self, x: Tensor) -> Tensor:
+        """The same, of images that lie channels last in memory, as do those of each column."""
+        assert self.bias is not None
+        own = zip(x.chunk(self.groups, 1), self.weight.chunk(self.groups), self.bias.chunk(self.groups), strict=True)
+        maps = [
+            F.conv2d(one.contiguous(memory_format=torch.channels_last), weight, bias, padding=self.padding)
+            for one, weight, bias in own
+        ]
+        return torch.cat(maps, 1)
+
+
 class LocallyConnected(nn.Module):
     """A convolution with its own filters at each place, section 3.3's "locally connected" layers; stride 1."""
 

@@ -7,7 +7,7 @@ from torch import nn
 from repro.config import Config, Order
 from repro.model import build
 from repro.model.lrn import LocalResponseNorm
-from repro.model.network import ColumnLinear, Dropout, ReLU
+from repro.model.network import ColumnConv, ColumnLinear, Dropout, ReLU
 from tests.tiny import tiny_config
 
 
@@ -107,3 +107,37 @@ def test_a_relu_that_leaves_its_gradient_still_shows_what_it_does() -> None:
     assert out.equal(x.relu())
     assert torch.autograd.grad(out.sum(), leaf)[0].equal(torch.ones_like(x))
     assert isinstance(relu, nn.ReLU)
+
+
+def grouped_and_by_columns(device: str, dtype: torch.dtype) -> list[tuple[torch.Tensor, ...]]:
+    """Output and gradients of input, weights and biases, of one convolution in groups and of one a column."""
+    torch.manual_seed(0)
+    layer = ColumnConv(8, 12, kernel=3, padding=1, columns=2).to(device, dtype).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 5, 4, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    gradient, x = torch.randn(2, 12, 5, 4, device=device, dtype=dtype), x.requires_grad_()
+    found = []
+    for forward in (super(ColumnConv, layer).forward, layer._by_columns):
+        out = forward(x)
+        found.append((out, *torch.autograd.grad(out, (x, layer.weight, layer.bias), gradient)))
+    return found
+
+
+def test_a_convolution_a_column_is_that_of_groups() -> None:
+    for groups, columns in zip(*grouped_and_by_columns("cpu", torch.float64), strict=True):
+        torch.testing.assert_close(columns, groups, rtol=1e-12, atol=1e-12)
+        assert columns.stride() == groups.stride()
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    for groups, columns in zip(*grouped_and_by_columns("cuda", torch.float32), strict=True):
+        torch.testing.assert_close(columns, groups, rtol=1e-5, atol=1e-5)
+
+
+def test_a_column_at_a_time_where_paths_are_fast() -> None:
+    config = tiny_config()
+    for fast in (False, True):
+        config.train.compile = fast
+        layers = [layer for layer in build(config, 4).features if isinstance(layer, ColumnConv)]
+        assert [layer.one_by_one for layer in layers] == [fast] * 3
