@@ -1,10 +1,10 @@
 """Tables from records: `python -m repro.compare [results_dir=results] [suite=NAME] [--check]`.
 
 Reads `<results_dir>/runs` and writes `<results_dir>/tables`: one Markdown and one CSV file for each setup, recipe and
-kind of device, the board of the paper's claims, one page for each suite, and an index. In the project's own folder it
-also writes what README.md and experiments/README.md show of the results, and of `<results_dir>/benchmarks`. With
-`--check` it writes nothing and fails where a file is not what the records give. `suite=cousins` prints that suite's
-page.
+kind of device, the board of the paper's claims, one page for each suite, and an index; names each file that it changes,
+and prints what was found. From the project's own `results/` it also writes what README.md and experiments/README.md
+show of them. With `--check` it writes nothing and fails where a file is not what the records give. `suite=cousins`
+prints that suite's page.
 """
 
 import sys
@@ -16,7 +16,7 @@ from repro.command import exit_code
 from repro.errors import RunFailure, UserError
 from repro.experiments import choices
 from repro.files import replace_file
-from repro.report import claims, index, readme, speed, suite, tables
+from repro.report import claims, findings, index, readme, speed, suite, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,24 +41,35 @@ def _compare(arguments: Sequence[str]) -> None:
     folder = results_dir / "tables"
     files = _files(results_dir, folder, runs)
     stale = _stale(folder, files)
+    names = [_shown(path) for path in stale]
     if check and stale:
-        names = ", ".join(path.name for path in stale)
-        raise RunFailure(f"{folder}: stale: {names}: run python -m repro.compare results_dir={results_dir}")
+        raise RunFailure(f"stale: {', '.join(names)}: run python -m repro.compare results_dir={results_dir}")
+    print("\n".join(findings.lines(runs)))
     if not check:
+        for name, path in zip(names, stale, strict=True):
+            print(
+                f"{'changed' if path in files and path.exists() else 'written' if path in files else 'removed'}: {name}"
+            )
         _write(folder, files, stale)
-    print(f"{len(runs)} records, {len(files)} files in {folder}, {'none stale' if check else f'{len(stale)} changed'}")
+    print(f"{len(runs)} records, {len(files)} files from them, {'none stale' if check else f'{len(stale)} changed'}")
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it."""
+    here = Path.cwd()
+    return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
 
 
 def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> dict[Path, bytes]:
-    """Every file that the records give."""
+    """Every file that the records give; the project's own pages tell of its own results alone."""
     asked = [one for one in map(suites.read, choices("suite")) if any(run.setup == one.setup for run in runs)]
     names = tables.render(runs, asked) | claims.render(runs)
     names |= {f"suite-{one.name}.md": suite.render(one, runs) for one in asked}
     texts = {folder / name: text for name, text in names.items()}
-    project = results_dir.resolve().parent
-    if (text := readme.updated(project / "README.md", runs)) is not None:
-        texts[project / "README.md"] = speed.updated(text, results_dir)
     if results_dir.resolve() == index.RESULTS.resolve():
+        project = index.RESULTS.parent / "README.md"
+        if (text := readme.updated(project, runs)) is not None:
+            texts[project] = speed.updated(text, results_dir)
         texts[index.README] = index.render(runs)
     return {path: text.encode() for path, text in texts.items()}
 

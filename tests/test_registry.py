@@ -67,7 +67,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_paper() -> None:
     default, paper = settings(Config()), settings(compose(["recipe=paper", "setup=imagefolder"]))
     drops = paper.pop("schedule.drops")  # decimals of 25/91, 51/91, 79/91
     assert default.pop("schedule.drops") == pytest.approx(drops, abs=5e-5)
-    assert {key for key in paper if paper[key] != default[key]} == {"data.source"}
+    assert {key for key in paper if paper[key] != default[key]} == {"data.source", "train.precision"}
 
 
 def test_the_index_is_fresh(index: str) -> None:

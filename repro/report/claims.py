@@ -9,7 +9,7 @@ from repro.report import arithmetic, behaviour, claimed_errors
 from repro.report.claimed_errors import TOP_WORDS, published_rows
 from repro.report.copies import remark
 from repro.report.effects import Comparison, comparisons, settings
-from repro.report.readme import OTHER_IMAGES
+from repro.report.readme import is_own
 from repro.report.tables import CROP_WORDS, hashes, markdown
 from repro.report.verdicts import (
     DOES_NOT_HOLD,
@@ -45,6 +45,10 @@ Two errors with a stroke between them are top-1 / top-5.
 - `{NOT_DISTINGUISHABLE}, n=K`: the interval holds 0; or n=1, which gives none, however large the difference.
 - `{NOT_RUN}`: no records answer the claim; the line says what would.
 
+`mixed code` marks pairs of runs by different commits, from before records had a fingerprint of their numerics: a
+difference may be the code's. A run whose loss stayed that of guessing did not learn and is in no mean. `../README.md`
+explains both.
+
 The authors' errors are un-rounded, from the comments in their parameter files, of one run each. The standard error of
 their differences counts the sampling of the images alone, as if each of the two nets had met images of its own. Runs of
 other recipes than `paper` and `source`, with keys set by hand beside the ablation, and on images that the package makes
@@ -60,7 +64,7 @@ COLUMNS = (
 def render(runs: Sequence[Record]) -> dict[str, str]:
     """File name -> content of the board. Raises UserError for a wrong `experiments/claims.yaml`."""
     claims = load()
-    parts = [part for part in comparisons(runs) if part.recipe in RECIPES and _answers(part)]
+    parts = [part for part in comparisons(runs) if part.recipe in RECIPES and is_own(part)]
     remarks = sorted({remark(part.data.content_hash) for part in parts} - {""})
     answers = {name: findings(claim, parts) for name, claim in claims.items()}
     rows = [row for name, claim in claims.items() for row in _rows(name, claim, answers[name], parts)]
@@ -74,11 +78,6 @@ def render(runs: Sequence[Record]) -> dict[str, str]:
         *([f"{STAR}{'; '.join(remarks)}.\n"] if remarks else []),
     ]
     return {"claims.md": "\n".join(sections), "claims.csv": _csv(claims, answers)}
-
-
-def _answers(part: Comparison) -> bool:
-    """Whether it is of one of the project's setups as it is, on public images."""
-    return part.data.source not in OTHER_IMAGES and not part.given
 
 
 def findings(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:

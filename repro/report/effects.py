@@ -143,7 +143,7 @@ class Effect:
         if self.baseline.complete and not self.baseline.learned:
             return "the baseline did not learn"
         if self.of_other_code:
-            return "none: other code made the baseline"
+            return "no verdict: other code made the baseline"
         found = difference.verdict if self.outcome in (None, "same") else f"{self.outcome} at n={difference.n}"
         return "; ".join(filter(None, (found, "mixed code" if self.mixed else "", stuck)))
 

@@ -45,8 +45,9 @@ _LEDGER = """\
 Where the paper's text, the authors' code and the two exact recipes differ, or where the text has more than one reading.
 Files are those of the authors' source release (Computer History Museum, 2025; nets in its folder `layers/`).
 *(inferred)* marks what was concluded from them and not read there. Effects are differences in top-1 error on ten crops
-against the baseline, in percentage points with 95 % intervals over n seeds; `../results/tables` has the rest. A star
-marks a copy of the images that is not the original; the table there says how it differs.
+against the baseline, in percentage points with 95 % intervals over n seeds, three at least; `../results/tables` has the
+rest. `mixed code` marks pairs of runs by different commits, whose difference may be the code's; `../results/README.md`
+explains it. A star marks a copy of the images that is not the original; the table there says how it differs.
 """
 
 _SETUPS = """\

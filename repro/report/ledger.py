@@ -12,6 +12,7 @@ from repro.naming import changed, plain_settings
 from repro.record import Record
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Comparison, comparisons, plain_text
+from repro.report.readme import has_enough, is_own
 from repro.report.tables import interval
 
 HEADER = ("what", "the paper", "the authors' code", "`recipe=paper`; `recipe=source`", "why", "measured effect")
@@ -70,10 +71,15 @@ def _measured(ablations: Sequence[str], parts: Sequence[Comparison]) -> str:
 
 def _effects(ablation: str, parts: Sequence[Comparison]) -> Iterator[str]:
     for part in parts:
-        if ablation in part.effects:
-            effect = part.effects[ablation].differences[MAIN]
-            if effect.n:
-                yield f"{interval(effect, '+')} (n={effect.n}, {_place(part)})"
+        effect = part.effects.get(ablation)
+        if effect is None or not (is_own(part) and has_enough(effect.baseline) and has_enough(effect.arm)):
+            continue
+        difference = effect.differences[MAIN]
+        if effect.of_other_code or not difference.n:
+            yield f"{effect.verdict} ({_place(part)})"
+        else:
+            mixed = ", mixed code" if effect.mixed else ""
+            yield f"{interval(difference, '+')} (n={difference.n}, {_place(part)}{mixed})"
 
 
 def _place(part: Comparison) -> str:

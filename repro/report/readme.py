@@ -5,7 +5,7 @@ from pathlib import Path
 
 from repro import stats
 from repro.config import Source
-from repro.experiments import ablations
+from repro.experiments import BASELINE, ablations
 from repro.record import Record
 from repro.report import quiet
 from repro.report.copies import remark
@@ -41,10 +41,17 @@ def updated(readme: Path, runs: Iterable[Record]) -> str | None:
 
 def is_shown(part: Comparison) -> bool:
     """Whether it compares something in one of the project's setups as it is, with enough seeds."""
-    return part.data.source not in OTHER_IMAGES and not part.given and any(map(_is_shown, part.arms[1:]))
+    enough = {arm.name for arm in part.arms if has_enough(arm)}
+    return is_own(part) and BASELINE in enough and len(enough) > 1
 
 
-def _is_shown(arm: Arm) -> bool:
+def is_own(part: Comparison) -> bool:
+    """Whether it is of one of the project's setups as it is, on public images."""
+    return part.data.source not in OTHER_IMAGES and not part.given
+
+
+def has_enough(arm: Arm) -> bool:
+    """Whether so many of its runs are complete that an interval says something."""
     return len(arm.complete) >= FEWEST
 
 
@@ -58,8 +65,8 @@ def _section(part: Comparison) -> str:
         f" {part.data.source}{f' ({words})' if words else ''}, ten crops, {part.device} with {threads(part)},"
         f" {part.precision}{cost}.\n"
     )
-    shown = list(filter(_is_shown, part.arms))
-    lines = [title, *mixed_code(part), markdown(HEADER, [_row(part, arm) for arm in shown])]
+    shown = list(filter(has_enough, part.arms))
+    lines = [title, *mixed_code(part, shown), markdown(HEADER, [_row(part, arm) for arm in shown])]
     if left := len(part.arms) - len(shown):
         lines.append(f"{left} more, of fewer than {FEWEST} seeds, {'is' if left == 1 else 'are'} in the table there.\n")
     return "\n".join(lines)
@@ -71,8 +78,8 @@ def _row(part: Comparison, arm: Arm) -> list[str]:
     if effect is None:
         return [f"`{arm.name}`", error, "", str(len(arm.learned)), "", ""]
     difference = effect.differences[MAIN]
-    words = effect.verdict
-    return [f"`{arm.name}`", error, interval(difference, "+"), str(difference.n), words, published_effect(arm)]
+    cells = [f"`{arm.name}`", error, interval(difference, "+"), str(difference.n), effect.verdict]
+    return [*cells, published_effect(arm)]
 
 
 def _surprises(parts: Sequence[Comparison]) -> list[str]:
@@ -82,7 +89,7 @@ def _surprises(parts: Sequence[Comparison]) -> list[str]:
         for name, effect in part.effects.items():
             difference = effect.differences[MAIN]
             expected = ablations()[name].expects if name in ablations() else ""
-            if expected and effect.outcome not in (None, expected) and _is_shown(effect.arm):
+            if expected and effect.outcome not in (None, expected) and has_enough(effect.arm):
                 where = f"{part.setup}, {part.recipe}"
                 cells = [f"`{name}`", where, expected, interval(difference, "+"), effect.verdict]
                 found.append((-abs(difference.mean or 0.0), cells))

@@ -205,7 +205,7 @@ def _section(part: Comparison, title: str) -> str:
         f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
         f"{_remark(part)} {part.device}, {threads(part)}, torch {software}, {part.precision}. Fingerprints:"
         f" {hashes(part)}.\n",
-        *mixed_code(part),
+        *mixed_code(part, part.arms),
         "### Effect of each change on the error\n",
         markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
         "### Errors and cost\n",
@@ -221,10 +221,11 @@ def _remark(part: Comparison) -> str:
     return f" **{words}.**" if words else ""
 
 
-def mixed_code(part: Comparison) -> list[str]:
-    """What to know, and to do, where other commits made the baseline than an arm and nothing says that they agree."""
-    seeds = sorted({seed for effect in part.effects.values() for seed in effect.mixed})
-    return mixed_words(part.effects.values(), f"{part.command(BASELINE, *seeds)} force=true")
+def mixed_code(part: Comparison, arms: Iterable[Arm]) -> list[str]:
+    """What to know, and to do, where other commits made the baseline than one of these arms."""
+    effects = [part.effects[arm.name] for arm in arms if arm.name in part.effects]
+    seeds = sorted({seed for effect in effects for seed in effect.mixed})
+    return mixed_words(effects, f"{part.command(BASELINE, *seeds)} force=true")
 
 
 def mixed_words(effects: Collection[Effect], remedy: str) -> list[str]:

@@ -45,11 +45,11 @@ def fingerprint(train: TrainConfig, device: torch.device, folder: Path) -> str |
 
 
 def _once(train: TrainConfig, device: torch.device, folder: Path) -> str:
-    """Hash of weights and curve after two epochs of two steps, the second at a lower rate."""
+    """Hash of weights and curve after two epochs of four steps, the last two at a lower rate."""
     config = Config(train=train)
     config.model.sizes, config.model.init.keep_gain = _SIZES, True
     config.data.image_size, config.data.crop = _SIZE, _CROP
-    config.optimizer.lr, config.schedule.drops = 0.05, [0.5]
+    config.optimizer.lr, config.schedule.drops = 0.05, [0.75]
     data = _images()
     with (
         _one_thread(),
@@ -77,7 +77,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _images() -> ImageData:
-    """Noisy images whose colour tells the class: two batches, and one to validate on."""
+    """Noisy images whose colour tells the class: four batches, and one to validate on."""
     generator = np.random.default_rng(0)
     colours = generator.integers(40, 216, (_CLASSES, 1, 1, 3))
 
@@ -86,4 +86,4 @@ def _images() -> ImageData:
         noise = generator.integers(-30, 31, (count, _SIZE, _SIZE, 3))
         return Split((colours[labels] + noise).clip(0, 255).astype(np.uint8), labels)
 
-    return in_memory(split(2 * _BATCH), split(_BATCH), _CLASSES, content_hash="")
+    return in_memory(split(4 * _BATCH), split(_BATCH), _CLASSES, content_hash="")

@@ -67,7 +67,7 @@ def test_another_order_of_additions_changes_it(
             pytest.skip("no C++ compiler")
         monkeypatch.setattr(lrn.lrn_cpu, "serves", lambda *_: False)  # PyTorch's operations instead of the kernels
     elif part == "conv1":
-        monkeypatch.setattr(conv1, "_bf16_on_cpu", lambda: False)
+        monkeypatch.setattr(conv1, "_matrix_unit", lambda x: None)  # a convolution of three maps instead
     elif part == "update":
         monkeypatch.setattr(PaperSGD, "__init__", lambda self, groups, momentum: plain_sgd(self, groups, momentum))
     else:
