@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from torch.autograd.profiler_util import FunctionEvent
+from torch.autograd.profiler_util import FunctionEvent, Kernel
 
 from repro.profiling.operators import OperatorWork
 from repro.profiling.ranges import BACKWARD, FORWARD, INPUT, UPDATE
@@ -25,7 +25,8 @@ OVERHEAD = "(overhead)"
 
 _NODE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = _NODE + "torch::autograd::AccumulateGrad"
-_LAUNCH = ("cudaLaunch", "cuLaunch")  # the calls of CUDA's runtime and driver that start a kernel
+_CALL_OF_CUDA = re.compile(r"cu(da)?[A-Z]")  # of its runtime or its driver
+_LAUNCH = ("cudaLaunch", "cuLaunch")  # those calls that start a kernel
 _USER_SCOPE = 7  # at::RecordScope::USER_SCOPE, what record_function makes
 # torch's own functions end in a number; one without is a torch.autograd.Function: it may be a kernel of ours
 _OWN_FUNCTION = re.compile(r"(?!aten::|autograd::|torch::)(?!\w*Backward\d+$)")
@@ -102,7 +103,7 @@ class Attribution:
 
     def _own_launches(self, events: Sequence[FunctionEvent], on_cpu: Sequence[FunctionEvent]) -> list[_Launch]:
         """What ran on a GPU without an operator of PyTorch around its launch, which has the kernel's number."""
-        known = Counter((kernel.name, kernel.duration) for event in on_cpu for kernel in event.kernels)
+        known = Counter((kernel.name, kernel.duration) for event in on_cpu for kernel in _own_kernels(event))
         asked = {event.id: event.time_range.start for event in on_cpu if event.name.startswith(_LAUNCH)}
         found = []
         for event in events:
@@ -135,6 +136,8 @@ class Attribution:
         return spans
 
     def _visit(self, event: FunctionEvent, place: _Place) -> None:
+        if _CALL_OF_CUDA.match(event.name):
+            return
         place = self._place(event, place)
         if event.scope == _USER_SCOPE:
             self._ranges.append((event.time_range.start, event.time_range.end, place))
@@ -206,10 +209,15 @@ class Attribution:
 
 def _kernels(event: FunctionEvent) -> Iterable[tuple[str, float]]:
     """What an operator and all that it called launched."""
-    for kernel in event.kernels:
+    for kernel in _own_kernels(event):
         yield kernel.name, _s(kernel.duration)
     for child in event.cpu_children:
         yield from _kernels(child)
+
+
+def _own_kernels(event: FunctionEvent) -> list[Kernel]:
+    """A call of CUDA has none: its number can be that of an operator, whose kernels the profiler then names twice."""
+    return [] if _CALL_OF_CUDA.match(event.name) else event.kernels
 
 
 def _starts_within(event: FunctionEvent, step: FunctionEvent) -> bool:

@@ -112,8 +112,7 @@ def ours(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
     optimizer = make_optimizer(network, config.optimizer)
     Schedule(config, steps=1000).set_rates(optimizer.param_groups, 500)
     step, tally = TrainingStep(config, network, optimizer, device), Tally.on(device)
-    images, labels = _batch(config, device, classes)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images, labels = _as_in_a_run(config, *_batch(config, device, classes))
 
     def update() -> None:
         set_precision(config.train.precision, config.train.cudnn_benchmark)  # the candidates of a race differ in it
@@ -159,8 +158,7 @@ def torchvision_alexnet(config: Config, device: torch.device, classes: int = CLA
 
     memory.keep_freed(device)
     network = alexnet(num_classes=classes).to(device).to(memory_format=torch.channels_last).train()
-    images, labels = _batch(config, device, classes)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images, labels = _as_in_a_run(config, *_batch(config, device, classes))
     optimizer = peers.sgd(network, config.optimizer, fused=True)
     step = peers.training_step(network, optimizer, images, labels, config.train.precision)
 
@@ -185,3 +183,10 @@ def _batch(config: Config, device: torch.device, classes: int) -> tuple[Tensor, 
     count = config.train.batch_size
     images = torch.randn(count, 3, config.crop, config.crop, generator=generator) * 50
     return images.to(device), torch.randint(0, classes, (count,), generator=generator).to(device)
+
+
+def _as_in_a_run(config: Config, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Channels last, and on a GPU in the type that `repro.data.augmentation.Pixels` makes."""
+    if images.is_cuda and config.train.precision is Precision.bf16:
+        images = images.bfloat16()
+    return images.contiguous(memory_format=torch.channels_last), labels

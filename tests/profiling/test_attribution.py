@@ -214,12 +214,13 @@ def test_on_cuda_kernels_count_and_the_backward_thread_is_seen() -> None:
 
 
 def test_on_cuda_what_no_operator_launched_belongs_to_its_range_and_ranges_are_no_kernels() -> None:
-    convolution = made("aten::convolution", 31, 32, fprop=300)
+    alias = made("cudaEventRecord", 31.5, 31.6, fprop=300)  # a call whose number is that of the operator
+    convolution = made("aten::convolution", 31, 32, alias, fprop=300)
     conv1 = made("conv1", 31, 33, convolution, scope=7, conv1=305)  # the device's shadow of the range
     forward = made("forward", 30, 40, conv1, scope=7, forward=400)
     step = made("ProfilerStep*", 0, 100, made("input", 10, 20, scope=7, input=90), forward, scope=7)
     launch = made("cuLaunchKernelEx", 12, 13, identity=41)
-    another = made("cuLaunchKernelEx", 50, 51, identity=42)
+    another = made("cuLaunchKernelEx", 50, 51, identity=42, tally=10)
     device = [
         on_device("fprop", 400, 700, 8),
         on_device("prepare", 200, 290, 41),
