@@ -1,9 +1,10 @@
 """`python -m repro.evaluate weights=FILE setup=ilsvrc2012 recipe=caffe format=json`: errors of given weights.
 
 Takes what a run leaves (weights.safetensors), a state dict of torchvision's alexnet, a .caffemodel, or a checkpoint of
-cuda-convnet, and measures both crop modes on the validation set of the setup. Any key of `repro.run` can follow. The
-classes are those of the data set's folders, in order; the mean image is that of its training set, or Caffe's own
-with mean=FILE.binaryproto.
+cuda-convnet, and measures both crop modes on the validation set of the setup. Any key of `repro.run` can follow. What a
+run left says itself how it was made: without setup, recipe and ablation its own are taken, and its mean image. For
+other weights that is the training set's, or Caffe's own with mean=FILE.binaryproto. The classes are those of the data
+set's folders, in order.
 """
 
 import json
@@ -32,6 +33,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     from repro import threads
     from repro.data.augmentation import Pixels
     from repro.data.resident import resident
+    from repro.data.sources import list_images
     from repro.data.store import open_data
     from repro.model import build
     from repro.record import CENTRE, TEN_CROPS
@@ -39,14 +41,15 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     from repro.train.evaluation import evaluate
     from repro.train.memory import keep_freed
     from repro.train.precision import resolved, set_precision
-    from repro.weights import load_into
+    from repro.weights import check, load_into
 
     device = choose_device(config.train.device)
     config = resolved(config, device, warn)
     set_precision(config.train.precision)
     threads.take()
     keep_freed(device)
-    data = open_data(config.data)
+    check(weights, config, config.data.classes or len(list_images(config.data).classes))
+    data = _as_trained(open_data(config.data), weights)
     if mean is not None:
         data = _with_mean(data, mean)
     data = resident(data, device)
@@ -77,6 +80,22 @@ def _subject(config: Config, weights: Path, data: "ImageData", device: str) -> d
         "device": capture_machine(device).device,
         "precision": config.train.precision.name,
     }
+
+
+def _as_trained(data: "ImageData", weights: Path) -> "ImageData":
+    """The images with the statistics that our own file of weights keeps, where they are of images of this size."""
+    from repro.weights.own import read_origin
+    from repro.weights.wording import listed
+
+    origin = read_origin(weights)
+    if origin is None:
+        return data
+    if origin.classes != data.classes:
+        known, found = listed(origin.classes), listed(data.classes)
+        print(f"warning: {weights.name} knows the classes {known}, the images are of {found}", file=sys.stderr)
+    kept: dict[str, Any] = dict(origin.statistics)
+    fitting = all(values.shape == getattr(data, name).shape for name, values in kept.items())
+    return replace(data, **kept) if fitting else data
 
 
 def _with_mean(data: "ImageData", path: Path) -> "ImageData":
@@ -123,7 +142,9 @@ def main() -> None:
         raise UserError("weights=FILE is missing: the weights to measure")
     weights, mean = (Path(own[key]).expanduser() if own[key] else None for key in ("weights", "mean"))
     assert weights is not None
-    result = measure(compose(words), weights, mean)
+    from repro.weights.own import configuration_words
+
+    result = measure(compose([*configuration_words(weights, words), *words]), weights, mean)
     if own["format"] == "json":
         print(json.dumps(result, indent=2))
     else:

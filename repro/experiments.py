@@ -78,8 +78,18 @@ def normalise_arguments(argv: Sequence[str]) -> list[str]:
     """
     words = [word for word in argv if word not in ("-m", "--multirun")]
     multirun = len(words) < len(argv)
+    words = [_quoted_path(word, multirun) for word in words]
     _check_words(words, multirun)
     return ["-m", *words] if multirun else words
+
+
+def _quoted_path(word: str, multirun: bool) -> str:
+    """`init_from=PATH` as Hydra reads it: a run may leave it in a folder called `lr=0.02` or `drops=0.5,0.8`."""
+    key, _, value = word.partition("=")
+    if key != "init_from" or not re.search(r"[=,\s\[\](){}:]", value) or re.search(r"""["']""", value):
+        return word
+    paths = value.split(",") if multirun else [value]
+    return f"{key}=" + ",".join(f"'{path}'" for path in paths)
 
 
 def chosen_ablations(overrides: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ done are skipped, a failed one does not hold up the others. `suite=cousins` stan
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -87,7 +88,8 @@ def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    config, init_from = _fingerprinted(experiments.to_config(node))
+    words = HydraConfig.get().overrides.task
+    config, init_from = _started(experiments.to_config(node), words)
 
     from repro import runner
     from repro.record import config_hash
@@ -96,23 +98,26 @@ def _run(node: "DictConfig") -> None:
 
     with Screen() as screen:
         config, auto = _resolved(config, screen.warning)
-        chosen = experiments.chosen_ablations(HydraConfig.get().overrides.task)
-        label, difference = naming.identify(config, chosen, auto)
+        label, difference = naming.identify(config, experiments.chosen_ablations(words), auto)
         plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
         identity = config_hash(naming.settings(config))
         wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
         record = runner.run(wanted, screen)
         if record is not None:
-            screen.console.print(against_baseline(record, config.results_dir, HydraConfig.get().overrides.task))
+            screen.console.print(against_baseline(record, config.results_dir, words))
 
 
-def _fingerprinted(config: "Config") -> "tuple[Config, Path | None]":
-    """The configuration with the fingerprint of `init_from` in place of its path, and the path."""
+def _started(config: "Config", words: Sequence[str]) -> "tuple[Config, Path | None]":
+    """The configuration at the size of the weights of `init_from`, with their fingerprint for their path; the path."""
     if config.init_from is None:
         return config, None
     from repro.weights import fingerprint
+    from repro.weights.geometry import at_their_size
 
     path = Path(config.init_from).expanduser()
+    config, change = at_their_size(path, config, {word.partition("=")[0] for word in words})
+    if change:
+        print(change, file=sys.stderr)
     return replace(config, init_from=fingerprint(path)), path
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from rich.markup import escape
 
+from repro import naming, threads
 from repro import record as records
-from repro import threads
 from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
+from repro.data.sources import list_images
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
@@ -34,7 +36,8 @@ from repro.train.loop import Training
 from repro.train.numerics import fingerprint
 from repro.train.out_of_memory import advised
 from repro.train.precision import set_precision
-from repro.weights import load_into
+from repro.weights import check, load_into
+from repro.weights.own import STATISTICS, Origin
 
 _Measured = tuple[records.Metrics, dict[str, Any] | None]
 _NO_ERRORS = records.Errors(None, None)
@@ -99,6 +102,7 @@ def run(wanted: Run, screen: Screen) -> Record | None:
             if ranks.first:
                 screen.skipped(finished)
             return finished if ranks.first else None
+        _check_weights(wanted, screen, ranks)
         data = open_data(config.data)
         _check_data(config, data)
         _check_shared(config, data, ranks)
@@ -189,6 +193,16 @@ def _finished(wanted: Run) -> Record | None:
     return record
 
 
+def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
+    """Before any image is packed. UserError where the file of weights does not fit the network."""
+    if wanted.init_from is None:
+        return
+    classes = wanted.config.data.classes or len(list_images(wanted.config.data).classes)
+    left_out = check(wanted.init_from, wanted.config, classes, new_classes=True)
+    if left_out and ranks.first:
+        screen.warning(escape(left_out))
+
+
 def _check_data(config: Config, data: ImageData) -> None:
     images, batch = len(data.train.labels), config.train.batch_size
     if images < batch:
@@ -219,7 +233,7 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     identity["numerics"] = numerics or ""
     network = build(config, len(data.classes))
     if wanted.init_from is not None:
-        load_into(wanted.init_from, network)
+        load_into(wanted.init_from, network, new_classes=True)
     training = Training(config, network, data, device, wanted.raw, identity, ranks=ranks)
     if ranks.first:
         training.on_progress, training.on_warning = screen.progress, screen.warning
@@ -257,7 +271,7 @@ def _file(
     kernels = _kernels(training.network) if status == records.COMPLETE else None
     records.write(wanted.folder, record, training.curve, correct, kernels)
     if status != records.STOPPED:
-        checkpoint.finish(wanted.raw, training.network)
+        checkpoint.finish(wanted.raw, training.network, _origin(wanted, training.data))
     return record
 
 
@@ -267,6 +281,17 @@ def _kernels(network: Network) -> np.ndarray | None:
     if not isinstance(conv1, Conv1) or conv1.kernel_size != KERNEL:
         return None
     return conv1.weight.detach().cpu().numpy()
+
+
+def _origin(wanted: Run, data: ImageData) -> Origin:
+    """What using the weights needs beside them."""
+    config = wanted.config
+    return Origin(
+        record=str(wanted.folder.relative_to(Path(config.results_dir, "runs"))),
+        config={"recipe": config.recipe, "setup": config.setup, "seed": config.seed, **naming.settings(config)},
+        classes=data.classes,
+        statistics={name: getattr(data, name) for name in STATISTICS},
+    )
 
 
 def _measure(training: Training) -> _Measured:

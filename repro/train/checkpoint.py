@@ -10,7 +10,7 @@ import torch
 
 from repro.errors import RunFailure, UserError
 from repro.model import Network
-from repro.weights.state_dicts import safetensors_bytes
+from repro.weights.own import Origin, to_bytes
 
 NAME = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
@@ -21,9 +21,9 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     _replace(folder / NAME, lambda file: torch.save(state, file))
 
 
-def finish(folder: Path, network: Network) -> None:
-    """Keeps the weights of a run that has ended, and removes its checkpoint."""
-    content = safetensors_bytes(network)
+def finish(folder: Path, network: Network, origin: Origin) -> None:
+    """Keeps the weights of a run that has ended, with what using them needs, and removes its checkpoint."""
+    content = to_bytes(network, origin)
     _replace(folder / WEIGHTS, lambda file: file.write(content))
     delete(folder)
 

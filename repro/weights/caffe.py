@@ -7,13 +7,14 @@ as ours; that mean is not in the model but in a `.binaryproto` of its own.
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.weights.wording import shown
 
 # Message -> field -> (number, type), of BVLC/caffe, src/caffe/proto/caffe.proto; what we do not read is left out.
 # The floats are declared as bytes: a packed field looks the same in the file, and numpy reads it in one go.
@@ -34,13 +35,47 @@ _MESSAGES = {
 }
 
 
+_NET_FIELDS = {1: 2, 2: 2, 3: 2, 4: 0, 5: 0, 6: 2, 7: 0, 8: 2, 100: 2}
+"""Fields of NetParameter -> wire type, 2 for what has a length, 0 for a number (caffe.proto)."""
+_LAYER_FIELDS = (2, 100)
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file reads as the fields of a NetParameter up to its first layer, whatever the net is called."""
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        file.seek(0)
+        while (field := _varint(file)) is not None and _NET_FIELDS.get(field >> 3) == field & 7:
+            value = _varint(file)
+            if field >> 3 in _LAYER_FIELDS or value is None:
+                return bool(value)
+            if field & 7 == 2:
+                if value >= end - file.tell():
+                    return False
+                file.seek(value, 1)
+    return False
+
+
+def _varint(file: BinaryIO) -> int | None:
+    """A number, seven bits a byte, low ones first, at most ten bytes; None where there is none."""
+    number = 0
+    for place in range(10):
+        byte = file.read(1)
+        if not byte:
+            return None
+        number |= (byte[0] & 0x7F) << 7 * place
+        if byte[0] < 0x80:
+            return number
+    return None
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """The weights of a model, of before 2015 (`layers`) or after (`layer`), with conv1 for RGB images."""
     net = _parse("NetParameter", path)
     tensors = {}
     for layer in (*net.layer, *net.layers):
         for kind, blob in zip(("weight", "bias"), layer.blobs, strict=False):
-            values = _array(blob, f"{path}: layer {layer.name}: {kind}")
+            values = _array(blob, f"{path}: layer {shown(layer.name)}: {kind}")
             tensors[f"{layer.name}.{kind}"] = torch.from_numpy(values.reshape(-1) if kind == "bias" else values)
     if "conv1.weight" in tensors:
         tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)

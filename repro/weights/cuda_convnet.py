@@ -3,21 +3,22 @@
 Layers are those of net 145 (layers-145.cfg) and the sixth convolution of net 146. A layer has one matrix for each of
 its inputs, in the order of its own `inputs`: `fc2048bb` names column b first (layers-145.cfg:277).
 
-A pickle can ask for any code. This reader runs none but what stands in this file: not even numpy's own.
 """
 
-import pickle
+import io
+import mmap
 import re
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Unused, load
+from repro.weights.wording import listed
 
 ZIP_MEMBER = "data"
 """Where a compressed checkpoint keeps its pickle (cuda-convnet, util.py)."""
@@ -50,7 +51,7 @@ def read(path: Path) -> dict[str, Tensor]:
         except (ValueError, TypeError, IndexError) as error:
             raise UserError(f"{path}: layer {name}: its matrices do not fit together ({error})") from error
     if not tensors:
-        raise UserError(f"{path}: a checkpoint of {', '.join(layers)}: the two-column net has conv1a to fc1000")
+        raise UserError(f"{path}: a checkpoint of {listed(layers)}: the two-column net has conv1a to fc1000")
     return tensors
 
 
@@ -76,47 +77,28 @@ def _column(name: str) -> str:
 
 
 def _layers(path: Path) -> dict[str, Layer]:
+    def refuse(name: str, _: bytes) -> UserError:
+        return UserError(f"{path}: asks for {name}, which is no part of weights: refused")
+
     with path.open("rb") as plain:
         if zipfile.is_zipfile(plain):
-            with zipfile.ZipFile(plain) as archive, archive.open(ZIP_MEMBER) as member:
-                checkpoint = _Unpickler(member, path).load()
+            checkpoint = load(io.BytesIO(_unpacked(path)), _GLOBALS, refuse)
         else:
-            plain.seek(0)
-            checkpoint = _Unpickler(plain, path).load()
+            checkpoint = load(mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), _GLOBALS, refuse)
     if not isinstance(checkpoint, dict) or "model_state" not in checkpoint:
         raise UserError(f"{path}: a pickle, but not a checkpoint of cuda-convnet: it has no model_state")
     layers = checkpoint["model_state"]["layers"]
     return {layer["name"]: layer for layer in layers} if isinstance(layers, list) else layers
 
 
-# ---- a pickle without code -------------------------------------------------------------------------------------------
+def _unpacked(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(ZIP_MEMBER).file_size > MOST_UNPACKED * path.stat().st_size:
+            raise ValueError("an archive that would grow out of proportion")
+        return archive.read(ZIP_MEMBER)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds plain values, our stand-ins below, and nothing else."""
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        """`path` is for the error."""
-        super().__init__(file, encoding="latin1")  # a str of Python 2 is bytes: latin1 keeps each
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a global; UserError for one that no checkpoint needs."""
-        if module == "options":  # the command line of the run, which says nothing about its weights
-            return _Unused
-        if (module, name) in _GLOBALS:
-            return _GLOBALS[module, name]
-        raise UserError(f"{self.path}: asks for {module}.{name}, which is no part of weights: refused")
-
-
-class _Unused:
-    """An object of which nothing is needed."""
-
-    def __init__(self, *_: object) -> None:
-        """Takes and forgets whatever it is made of."""
-
-    def __setstate__(self, _: object) -> None:
-        """Forgets its attributes."""
+# ---- what its pickles may call ---------------------------------------------------------------------------------------
 
 
 class _Dtype:
@@ -146,21 +128,14 @@ class _Array:
         self.values = np.frombuffer(content, dtype.code).reshape(shape, order="F" if fortran else "C")
 
 
-def _new_object(kind: type, *_: object) -> object:
-    """What `copy_reg` makes of a class with `object` as its base."""
-    return kind()
-
-
-_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
-_GLOBALS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Unused,
+_GLOBALS: Globals = {
+    **COMMON,
     ("numpy", "dtype"): _Dtype,
-    **{(module, "_reconstruct"): _Array for module in _MULTIARRAY},
-    **{(module, "scalar"): _Unused for module in _MULTIARRAY},
-    ("collections", "OrderedDict"): OrderedDict,
-    ("ordereddict", "OrderedDict"): OrderedDict,
-    ("copy_reg", "_reconstructor"): _new_object,
-    ("__builtin__", "object"): _Unused,
+    **{(module, "_reconstruct"): _Array for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    ("ordereddict", "OrderedDict"): Dictionary,
+    ("copy_reg", "_reconstructor"): Call(lambda kind, *_: kind()),  # what makes an object of a class
+    ("__builtin__", "object"): Unused,
+    ("options", "*"): Unused,  # the command line of the run, which says nothing about its weights
 }
 
 

@@ -1,52 +1,93 @@
-"""Tensors by name, as PyTorch programs keep them: in safetensors files or pickled by torch; ours and torchvision's."""
+"""State dicts as programs keep them: wrapped in checkpoints and in modules, under torchvision's names or ours."""
 
-import io
-import pickle
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from repro.errors import UserError
-from repro.model import Network
 from repro.weights import torchvision
+from repro.weights.stored import Stored
+from repro.weights.wording import listed, shown
+
+PARTS = ("features", "classifier")
+KINDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_OURS = re.compile(r"(conv|local|fc|norm)\d+")
+
+Held = Tensor | Stored
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The weights of a safetensors file."""
-    return _by_layer(safetensors.torch.load_file(path))
+def network_in(saved: Any, path: Path) -> dict[str, Held]:
+    """The tensors of the one network in a saved value, by our name of the layer: `conv1.weight`.
+
+    What stands before a layer's name (`state_dict`, `module.`, `_orig_mod.`, `features.module.`) is told by the known
+    names behind it, however many programs have added to it. Of a model and its moving average (EMA) the average is
+    taken, as timm does when it loads a checkpoint. UserError where there is no such network, or more than one.
+    """
+    networks: dict[str, dict[str, Held]] = {}
+    others: dict[str, Held] = {}
+    for name, tensor in _tensors(saved):
+        outer, own = _split(name)
+        if own is None:
+            others[name] = tensor
+        elif networks.setdefault(outer, {}).setdefault(own, tensor) is not tensor:
+            raise UserError(f"{path}: holds {own} twice ({shown(name)}): save one of them alone")
+    whole = [outer for outer, held in networks.items() if _is_whole(held)]
+    if not whole:
+        known = "torchvision's (features.0.weight) and ours (features.conv1.weight)"
+        held = listed(name for name, _ in _tensors(saved))
+        raise UserError(f"{path}: no state dict of AlexNet: known names are {known}, it holds {held}")
+    outer = _chosen(whole, path)
+    beside = {name.removeprefix(outer): tensor for name, tensor in others.items() if name.startswith(outer)}
+    return networks[outer] | {name: tensor for name, tensor in beside.items() if "/" not in name}
 
 
-def read_torch(path: Path) -> dict[str, Tensor]:
-    """The weights of what `torch.save` made of a state dict. UserError where it holds anything else."""
-    try:
-        with path.open("rb") as file:  # of a path torch would go by the suffix
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise UserError(f"{path}: asks for {refused[1]}, which is no part of weights: refused") from error
-        raise
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"{path}: made by torch, but not a state dict: save network.state_dict() alone")
-    return _by_layer(state)
+def _is_whole(names: Iterable[str]) -> bool:
+    """Whether there are both convolutions and fully connected layers."""
+    return {"conv", "fc"} <= {kind for name in names for kind in ("conv", "fc") if name.startswith(kind)}
 
 
-def safetensors_bytes(network: Network) -> bytes:
-    """A safetensors file that `load_state_dict` of the same network takes."""
-    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
+def _chosen(networks: list[str], path: Path) -> str:
+    """What stands before the names of the network that is meant."""
+    averages = [outer for outer in networks if "ema" in re.split(r"[./_]", outer)]
+    among = averages or networks
+    if len(among) > 1:
+        names = listed(outer.strip("./") or "top level" for outer in among)
+        raise UserError(f"{path}: holds several networks ({names}): save the state dict of one of them alone")
+    return among[0]
 
 
-def torchvision_bytes(network: Network) -> bytes:
-    """A file for `torchvision.models.alexnet`. UserError where the network has other layers."""
-    file = io.BytesIO()
-    torch.save(torchvision.to_torchvision(network), file)
-    return file.getvalue()
+def _tensors(saved: Any) -> Iterator[tuple[str, Held]]:
+    """Name and tensor; keys of nested dicts are joined by `/`. Each dict once, for a file can put one into itself."""
+    waiting: list[tuple[str, Any]] = [("", saved)]
+    seen: set[int] = set()
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Held):
+            yield place, value
+        elif isinstance(value, dict) and id(value) not in seen:
+            seen.add(id(value))
+            before = f"{place}/" if place else ""
+            waiting += [(before + key, held) for key, held in value.items() if isinstance(key, str)]
 
 
-def _by_layer(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our own names less the part of the network that comes first, `features` or `classifier`."""
-    if torchvision.recognises(state):
-        return torchvision.from_torchvision(state)
-    return {name.partition(".")[2]: tensor for name, tensor in state.items()}
+def _split(name: str) -> tuple[str, str | None]:
+    """What stands before a layer's own name, and our name of its tensor; None for what no layer of AlexNet is called.
+
+    `state_dict/module.features.module.0.weight` gives `state_dict/module.` and `conv1.weight`.
+    """
+    *steps, kind = re.split(r"[./]", name)
+    start = max((place for place, step in enumerate(steps) if step in PARTS), default=None)
+    part = "" if start is None else steps[start]
+    below = steps if start is None else steps[start + 1 :]
+    layer = next((step for step in below if _OURS.fullmatch(step) or (part and step.isdigit())), None)
+    if layer is None and part:
+        layer = ".".join(below)
+    if not layer or kind not in KINDS:
+        return "", None
+    first = steps.index(layer) if start is None else start
+    theirs = f"{part}.{layer}"
+    known = torchvision.LAYERS.get(theirs, layer if _OURS.fullmatch(layer) else theirs)
+    return name[: sum(len(step) + 1 for step in steps[:first])], f"{known}.{kind}"

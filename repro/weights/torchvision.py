@@ -3,6 +3,9 @@
 Its pixels are divided by their standard deviation: `data.unit_variance`, with the mean of each channel.
 """
 
+import io
+
+import torch
 from torch import Tensor
 
 from repro.errors import UserError
@@ -21,15 +24,11 @@ LAYERS = {
 """torchvision's name -> ours."""
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict has torchvision's names."""
-    return "features.0.weight" in state
-
-
-def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors by our names; a layer that AlexNet lacks keeps its own."""
-    parts = {name: name.rpartition(".") for name in state}
-    return {f"{LAYERS.get(layer, layer)}.{kind}": state[name] for name, (layer, _, kind) in parts.items()}
+def to_bytes(network: Network) -> bytes:
+    """A file for `torchvision.models.alexnet`. UserError where the network has other layers."""
+    file = io.BytesIO()
+    torch.save(to_torchvision(network), file)
+    return file.getvalue()
 
 
 def to_torchvision(network: Network) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from repro.errors import RunFailure, UserError
 from repro.train import checkpoint
+from repro.weights.own import Origin
 from tests.tiny import make_training, tiny_config
 
 IDENTITY = {"config": "c0ffee", "data": "beef"}
@@ -84,7 +85,7 @@ def test_the_end_of_a_run_keeps_its_weights_only(tmp_path: Path) -> None:
     training = make_training(tiny_config(), tmp_path)
     training.run()
     assert (tmp_path / checkpoint.NAME).exists()
-    checkpoint.finish(tmp_path, training.network)
+    checkpoint.finish(tmp_path, training.network, Origin("here", {}, ("a", "b"), {}))
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.WEIGHTS]
     weights = load_file(tmp_path / checkpoint.WEIGHTS)
     assert weights.keys() == training.network.state_dict().keys()

@@ -32,6 +32,12 @@ class Reduced(NamedTuple):
     arguments: tuple[Any, ...]
 
 
+class Persistent(NamedTuple):
+    """What the pickle knows by an id."""
+
+    id: Any
+
+
 def dumps(value: Any) -> bytes:
     """What `cPickle.dumps(value, 2)` of Python 2 gives."""
     file = io.BytesIO()
@@ -64,6 +70,10 @@ class _Pickler(_PythonPickler):
     def save_reduced(self, value: Reduced) -> None:
         self.save_reduce(*value, obj=value)
 
+    def save_id(self, value: Persistent) -> None:
+        self.save(value.id)
+        self.write(pickle.BINPERSID)
+
     def save_dtype(self, value: np.dtype) -> None:
         state = (3, "<", None, None, None, -1, -1, 0)
         self.save_reduce(Global("numpy", "dtype"), (value.str[1:], 0, 1), state=state, obj=value)
@@ -81,6 +91,7 @@ class _Pickler(_PythonPickler):
         Global: save_name,
         Instance: save_instance,
         Reduced: save_reduced,
+        Persistent: save_id,
         np.ndarray: save_array,
         type(np.dtype("f4")): save_dtype,
     }

@@ -70,6 +70,26 @@ def test_a_model_gives_caffes_logits(recipe: str, write: object, layers: Layers,
     assert_same(logits(network, rgb), expected)
 
 
+@pytest.mark.parametrize("net", [None, "", "a", "\u00c9poque \u7db2", "x" * 127, "x" * 128, "x" * 20_000, "\0", "PK"])
+@pytest.mark.parametrize("write", [protobuf.model, protobuf.old_model])
+def test_a_model_is_known_whatever_its_net_is_called(
+    write: object, net: str | None, layers: Layers, tmp_path: Path
+) -> None:
+    assert callable(write)
+    path = tmp_path / "x.bin"
+    nameless = write(layers).partition(b"AlexNet" if write is protobuf.model else b"CaffeNet")[2]
+    path.write_bytes((b"" if net is None else protobuf.field(1, net.encode())) + nameless)
+    assert np.array_equal(weights.read(path)["fc8.weight"], layers["fc8"][0])
+
+
+def test_other_fields_may_stand_before_the_layers(layers: Layers, tmp_path: Path) -> None:
+    """Deploy nets name an input and its shape first."""
+    path = tmp_path / "x.caffemodel"
+    start = protobuf.field(3, b"data") + protobuf.field(4, 10) + protobuf.field(5, 1) + protobuf.field(8, b"")
+    path.write_bytes(start + protobuf.model(layers))
+    assert np.array_equal(weights.read(path)["fc8.weight"], layers["fc8"][0])
+
+
 def test_weights_in_double_precision(layers: Layers, tmp_path: Path) -> None:
     values = layers["fc8"][0].astype(np.float64)
     blob = protobuf.field(7, protobuf.field(1, bytes([CLASSES, 0x80, 0x02]))) + protobuf.field(8, values.tobytes())

@@ -166,10 +166,21 @@ def test_a_pickle_that_asks_for_code(protocol: int, tmp_path: Path) -> None:
     assert not (tmp_path / "touched").exists()
 
 
-@pytest.mark.parametrize("value", [{"network": {"conv1.weight": torch.ones(1)}}, [torch.ones(1)], {"epoch": 3}])
-def test_a_torch_file_of_something_else(value: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        (
+            {"network": {"conv1.weight": torch.ones(1), "bn1.weight": torch.ones(1)}},
+            "network/conv1.weight, network/bn1",
+        ),
+        ([torch.ones(1)], "none"),
+        ({"epoch": 3}, "none"),
+        ({f"layer{number}": torch.ones(1) for number in range(99)}, "layer98, .* and 87 more"),
+    ],
+)
+def test_a_torch_file_of_something_else(value: Any, held: str, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: made by torch, but not a state dict"):
+    with pytest.raises(UserError, match=rf"checkpoint\.pt: no state dict of AlexNet: known names .*, it holds {held}"):
         weights.read(tmp_path / "checkpoint.pt")
 
 

@@ -94,7 +94,8 @@ def test_a_run_that_goes_on_takes_its_checkpoint(
     ("word", "answer"),
     [
         ("init_from=nothing.pth", "nothing.pth: cannot be read (No such file or directory)"),
-        ("init_from=a/epochs=3/x.pth", "quote the value, as in \"init_from='a/epochs=3/x.pth'\""),
+        ("init_from=a/epochs=3/x.pth", "error: a/epochs=3/x.pth: cannot be read (No such file or directory)"),
+        ("init_from=a/drops=0.5,0.8/x.pth", "error: a/drops=0.5,0.8/x.pth: cannot be read (No such file or directory)"),
     ],
 )
 def test_a_file_that_is_not_there(

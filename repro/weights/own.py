@@ -1,0 +1,100 @@
+"""What our own files of weights say beside the weights: all that using them needs.
+
+A run's `weights.safetensors` holds the network's state dict, the statistics of the run's images as tensors named
+`images.*`, and in its metadata the configuration and the names of the classes as JSON, and which run it was.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from repro.errors import UserError
+from repro.experiments import GROUPS, choices
+from repro.model import Network
+from repro.naming import plain_settings
+from repro.weights.wording import shown
+
+IMAGES = "images."
+"""In front of the names of tensors that are no weights."""
+STATISTICS = ("mean", "channel_std", "pca_deviations", "pca_vectors")
+"""Those of `ImageData`."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from."""
+
+    record: str
+    """The run's place among the records, `<setup>/<recipe>/<ablation>/seed<k>`."""
+    config: dict[str, Any]
+    """Every setting that tells the run from others, and its recipe, setup and seed: dotted key -> plain value."""
+    classes: tuple[str, ...]
+    """Their names, in the order of the outputs."""
+    statistics: dict[str, np.ndarray]
+    """Of the images it was trained on, by the name of the field of `ImageData`."""
+
+
+def to_bytes(network: Network, origin: Origin | None = None) -> bytes:
+    """A safetensors file; without an origin, one that `load_state_dict` of the same network takes."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if origin is None:
+        return safetensors.torch.save(tensors)
+    for name, values in origin.statistics.items():
+        tensors[IMAGES + name] = torch.from_numpy(np.ascontiguousarray(values))
+    metadata = {"format": "pt", "record": origin.record}
+    metadata |= {"config": json.dumps(origin.config), "classes": json.dumps(origin.classes)}
+    return safetensors.torch.save(tensors, metadata)
+
+
+def read_origin(path: Path) -> Origin | None:
+    """What a file says about its weights; None where it is none of ours. UserError where what it says is damaged."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            names = [name for name in STATISTICS if IMAGES + name in file.keys()]  # noqa: SIM118, it is no dict
+            statistics = {name: file.get_tensor(IMAGES + name).numpy() for name in names}
+    except (OSError, safetensors.SafetensorError):
+        return None  # another format, or what reading the weights will explain
+    if not {"record", "config", "classes"} <= metadata.keys():
+        return None
+    try:
+        config, classes = json.loads(metadata["config"]), json.loads(metadata["classes"])
+    except (ValueError, RecursionError):
+        config = classes = None
+    if not isinstance(config, dict) or not isinstance(classes, list):
+        raise UserError(f"{path}: what it says about its run is damaged: get it again")
+    return Origin(metadata["record"], config, tuple(map(str, classes)), statistics)
+
+
+def configuration_words(path: Path, given: Sequence[str]) -> list[str]:
+    """The command line of the run that left these weights, less the keys that `given` words set anew.
+
+    Empty for weights of others, and where `given` chooses a setup, recipe or ablation. UserError where the run's own
+    setup or recipe is no more.
+    """
+    keys = {word.partition("=")[0] for word in given}
+    if keys & set(GROUPS) or (origin := read_origin(path)) is None:
+        return []
+    recipe, setup = (str(origin.config.get(group)) for group in ("recipe", "setup"))
+    if recipe not in choices("recipe") or setup not in choices("setup"):
+        raise UserError(f"{path}: of recipe={shown(recipe)} setup={shown(setup)}, which are not here: give both")
+    own = {key: origin.config.get(key, value) for key, value in plain_settings(recipe, setup).items()}
+    changed = {key: value for key, value in own.items() if value != plain_settings(recipe, setup)[key]}
+    words = [f"{key}={_literal(value)}" for key, value in changed.items() if key not in {*keys, "init_from"}]
+    return [f"recipe={recipe}", f"setup={setup}", *words]
+
+
+def _literal(value: Any) -> str:
+    """A plain value as Hydra reads it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return json.dumps(value)
