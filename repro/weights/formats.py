@@ -120,13 +120,12 @@ def _recognise(path: Path) -> tuple[str, Reader]:
 
 
 def _recognise_zip(path: Path) -> tuple[str, Reader]:
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if cuda_convnet.ZIP_MEMBER in archive.namelist():
-                    return "a checkpoint of cuda-convnet", cuda_convnet.read
-        except (zipfile.BadZipFile, NotImplementedError, ValueError):
-            pass  # reading it will say so
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if cuda_convnet.ZIP_MEMBER in archive.namelist():
+                return "a checkpoint of cuda-convnet", cuda_convnet.read
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        pass  # reading it will say so
     return "a file of torch", _read_torch
 
 
