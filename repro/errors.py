@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class RunFailure(Exception):
     """The request was right but the machine could not finish it: memory, disk. Exit code 1."""
+
+
+class Taken(UserError):
+    """Another process is making the same run."""

@@ -1,28 +1,25 @@
 """`python -m repro.run ablation=no_lrn`: train and evaluate one configuration, and file its record.
 
 With `-m` in front and lists (`-m ablation=baseline,no_lrn seed=0,1,2`) it runs every combination; runs that are
-done are skipped, a failed one does not hold up the others. `suite=cousins` stands for such lists.
+done are skipped, a failed one does not hold up the others. `suite=cousins` stands for such lists; with `minutes=9` it
+begins no run that would not end in that time, and the same command goes on.
 """
 
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from repro import experiments, naming, suites
+from repro import experiments, suites
 from repro.command import exit_code
 from repro.errors import UserError
 from repro.ranks import from_environment, leave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from omegaconf import DictConfig
 
-    from repro.config import Config, Precision
 
 _HELP = """\
 Train and evaluate one configuration of the 2012 network, and file its record.
@@ -33,6 +30,7 @@ Train and evaluate one configuration of the 2012 network, and file its record.
   python -m repro.run train.epochs=3 optimizer.lr=0.02       any key of the schema
   python -m repro.run -m ablation=baseline,no_lrn seed=0,1   a sweep: every combination
   python -m repro.run suite=cousins seed=0                   a sweep that answers one question
+  python -m repro.run suite=gpu minutes=9 at_once=2          as much of it as fits, two runs at a time; goes on
 
 The choices, explained in experiments/README.md:
 
@@ -50,15 +48,18 @@ def main() -> None:
         print(_HELP.format(choices="\n".join(map(_choices, (*experiments.GROUPS, "suite")))))
         return
 
-    import hydra
+    started = time.monotonic()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
-    sys.argv[1:] = experiments.normalise_arguments(suites.expand(sys.argv[1:]))
-    start = hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")
     try:
-        start(_job)()
+        if _is_suite(sys.argv[1:]):
+            from repro import campaign
+
+            _codes.append(campaign.start(experiments.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
+        else:
+            _start_hydra(experiments.normalise_arguments(suites.expand(sys.argv[1:])))
         leave()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(experiments.explain(error)) from error
@@ -67,6 +68,19 @@ def main() -> None:
             raise
         remedy = "choose another results_dir"
         raise UserError(f"{error.filename}: cannot be written ({error.strerror}): {remedy}") from error
+
+
+def _is_suite(words: Sequence[str]) -> bool:
+    """Whether this process makes a suite's runs; with a launcher or another option of Hydra's, Hydra sweeps."""
+    options = [word for word in words if word.startswith(("-", "hydra")) and word not in ("-m", "--multirun")]
+    return suites.chosen(words) is not None and not options
+
+
+def _start_hydra(words: Sequence[str]) -> None:
+    import hydra
+
+    sys.argv[1:] = words
+    hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")(_job)()
 
 
 def _choices(group: str) -> str:
@@ -86,50 +100,17 @@ def _job(node: "DictConfig") -> None:
 
 def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    words = HydraConfig.get().overrides.task
-    config, init_from = _started(experiments.to_config(node), words)
 
     from repro import runner
-    from repro.record import config_hash
     from repro.report.tables import against_baseline
     from repro.report.terminal import Screen
+    from repro.request import request
 
+    config, words = experiments.to_config(node), HydraConfig.get().overrides.task
     with Screen() as screen:
-        config, auto = _resolved(config, screen.warning)
-        label, difference = naming.identify(config, experiments.chosen_ablations(words), auto)
-        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
-        identity = config_hash(naming.settings(config))
-        wanted = runner.Run(config, label, difference, plain, identity, sys.argv, init_from)
-        record = runner.run(wanted, screen)
+        record = runner.run(request(config, words, sys.argv, screen.warning), screen)
         if record is not None:
             screen.console.print(against_baseline(record, config.results_dir, words))
-
-
-def _started(config: "Config", words: Sequence[str]) -> "tuple[Config, Path | None]":
-    """The configuration at the size of the weights of `init_from`, with their fingerprint for their path; the path."""
-    if config.init_from is None:
-        return config, None
-    from repro.weights import fingerprint
-    from repro.weights.geometry import at_their_size
-
-    path = Path(config.init_from).expanduser()
-    config, change = at_their_size(path, config, {word.partition("=")[0] for word in words})
-    if change:
-        print(change, file=sys.stderr)
-    return replace(config, init_from=fingerprint(path)), path
-
-
-def _resolved(config: "Config", warn: "Callable[[str], object]") -> "tuple[Config, Precision]":
-    """The configuration with its precision as it is on the run's device, and what `auto` is there."""
-    from repro.config import Precision
-    from repro.train.device import choose_device
-    from repro.train.precision import resolve, resolved
-
-    ranks = from_environment()
-    device = choose_device(config.train.device, ranks)
-    return resolved(config, device, warn if ranks.first else lambda text: None), resolve(Precision.auto, device)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from repro.data.sources import list_images
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
-from repro.errors import UserError
+from repro.errors import Taken, UserError
 from repro.model import Network, build
 from repro.model.conv1 import Conv1
 from repro.naming import PRECISION, leaves_precision_open
@@ -138,13 +138,13 @@ def _check_shared(config: Config, data: ImageData, ranks: Ranks) -> None:
 
 @contextmanager
 def _only_one(wanted: Run) -> Iterator[None]:
-    """Keeps a second process off the same run. UserError in the second one, or where the folder cannot be made."""
+    """Keeps a second process off the same run. Taken in the second one, UserError where the folder cannot be made."""
     lock = FileLock(wanted.raw / "run.lock", blocking=False)
     try:
         wanted.raw.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{wanted.folder}: another process is making this run: wait for it, or end it") from error
+        raise Taken(f"{wanted.folder}: another process is making this run: wait for it, or end it") from error
     except OSError as error:
         raise UserError(f"{wanted.raw}: cannot be written ({error.strerror}): choose another results_dir") from error
     try:

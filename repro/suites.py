@@ -1,7 +1,9 @@
-"""Suites: recipes, ablations and seeds that answer one question together, `experiments/suite/*.yaml`."""
+"""Suites, `experiments/suite/*.yaml`: the runs that answer one question together, or a list of such suites."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -12,14 +14,16 @@ from repro.experiments import EXPERIMENTS, choices
 
 @dataclass(frozen=True)
 class Suite:
-    """Every recipe with every ablation and seed, in one setup."""
+    """Every recipe with every ablation and seed, in one setup; or `parts`, each the words of a command of its own."""
 
     name: str
     question: str
-    setup: str
-    recipe: tuple[str, ...]
-    ablation: tuple[str, ...]
-    seed: tuple[int, ...]
+    setup: str = ""
+    recipe: tuple[str, ...] = ()
+    ablation: tuple[str, ...] = ()
+    seed: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
+    """Most wanted first, such as `suite=cousins seed=0,1`."""
 
     def words(self) -> list[str]:
         """The sweep as words of a command line."""
@@ -28,25 +32,84 @@ class Suite:
 
 
 def read(name: str) -> Suite:
-    """A suite by its name. Raises UserError for an unknown one."""
+    """A suite by its name. Raises UserError for an unknown one, and for a key that no suite has."""
     if name not in choices("suite"):
         raise UserError(f"unknown suite={name}: there are {', '.join(choices('suite'))}")
     plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / "suite" / f"{name}.yaml")))
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-    return Suite(name, **fields)
+    known = {field.name for field in fields(Suite)}
+    if unknown := sorted(plain.keys() - known):
+        raise UserError(f"suite/{name}.yaml: unknown key {unknown[0]}: there are {', '.join(sorted(known))}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+    return Suite(name, **values)
+
+
+def chosen(words: Sequence[str]) -> str | None:
+    """The name after `suite=`; None where there is none. Raises UserError where there are two."""
+    names = [word.removeprefix("suite=") for word in words if word.startswith("suite=")]
+    if len(names) > 1:
+        raise UserError("suite= is given twice: give one command for each")
+    return names[0] if names else None
 
 
 def expand(words: Sequence[str]) -> list[str]:
     """The words of a command line with `suite=NAME` replaced by its sweep; what else is given goes before it.
 
     So `suite=cousins seed=0 setup=embedded` is the suite at one seed and in another setup. Raises UserError for an
-    unknown suite.
+    unknown suite, and for one of several parts, which is no single sweep.
     """
-    chosen = [word.removeprefix("suite=") for word in words if word.startswith("suite=")]
-    rest = [word for word in words if not word.startswith("suite=")]
-    if not chosen:
+    name = chosen(words)
+    if name is None:
         return list(words)
-    if len(chosen) > 1:
-        raise UserError("suite= is given twice: give one command for each")
-    given = {word.partition("=")[0] for word in rest}
-    return ["-m", *(word for word in read(chosen[0]).words() if word.partition("=")[0] not in given), *rest]
+    suite = read(name)
+    if suite.parts:
+        commands = "; ".join(f"python -m repro.run {part}" for part in suite.parts)
+        raise UserError(f"suite={name} is no single sweep: give its parts one by one: {commands}")
+    return ["-m", *_over(suite.words(), [word for word in words if word != f"suite={name}"])]
+
+
+def runs(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Words of each run that a command line with `suite=NAME` asks for, most wanted first.
+
+    Part by part; within one, the first seed of every arm comes before the second of any. Words beside `suite=` go
+    before those of the suite and of its parts. Raises UserError for an unknown suite, and for a sweep without a list.
+    """
+    name = chosen(words)
+    rest = [word for word in words if word != f"suite={name}"]
+    suite = read(name) if name is not None else None
+    if suite is None:
+        return list(_combinations(rest))
+    if not suite.parts:
+        return list(_combinations(_over(suite.words(), rest)))
+    # the same run may stand in two parts
+    return list(dict.fromkeys(run for part in suite.parts for run in runs(_over(shlex.split(part), rest))))
+
+
+def _over(words: Iterable[str], given: Sequence[str]) -> list[str]:
+    """The words, less those whose key is given, and the given ones."""
+    keys = {_key(word) for word in given}
+    return [*(word for word in words if _key(word) not in keys), *given]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _combinations(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """One run for each combination of the listed values: the seed changes last, the ablation first."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    slowest_first = {"seed": -2, "setup": -1, "ablation": 1}
+    options = {}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        options[_key(str(override.input_line))] = [str(override.input_line)]
+        if override.is_sweep_override():
+            try:
+                values = list(override.sweep_string_iterator())
+            except HydraException as error:  # glob(no_*), interval(0, 1)
+                raise UserError(f"{override.input_line}: a suite takes lists, as in seed=0,1") from error
+            options[_key(str(override.input_line))] = [f"{override.get_key_element()}={value}" for value in values]
+    keys = sorted(options, key=lambda key: slowest_first.get(key, 0))
+    for run in product(*(options[key] for key in keys)):
+        word = dict(zip(keys, run, strict=True))
+        yield tuple(word[key] for key in options)

@@ -1,24 +1,55 @@
-from itertools import product
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 from repro import suites
 from repro.errors import UserError
-from repro.experiments import choices, compose, normalise_arguments
+from repro.experiments import choices, chosen_ablations, compose, normalise_arguments
 from repro.naming import changes
 from repro.report.ledger import recipe_differences
-from repro.suites import expand, read
+from repro.suites import Suite, expand, read, runs
 
 
 @pytest.mark.parametrize("name", choices("suite"))
-def test_every_arm_of_a_suite_composes_and_differs_from_the_others(name: str) -> None:
-    suite = read(name)
-    assert suite.question.endswith("?")
-    assert len(suite.seed) == len(set(suite.seed)) >= 3
-    for recipe in suite.recipe:
-        compose([f"setup={suite.setup}", f"recipe={recipe}"])
-    for recipe, ablation in product(suite.recipe, suite.ablation):
-        assert ablation == "baseline" or changes(ablation, recipe, suite.setup)
+def test_every_run_of_a_suite_composes_and_differs_from_the_others(name: str) -> None:
+    assert read(name).question.endswith("?")
+    wanted = runs([f"suite={name}"])
+    assert len(wanted) == len(set(wanted))
+    arms: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for *words, seed in wanted:
+        arms[tuple(words)].add(seed)
+    for words, seeds in arms.items():
+        assert len(seeds) >= 3
+        (ablation,) = chosen_ablations(words)
+        config = compose(words)
+        assert ablation == "baseline" or changes(ablation, config.recipe, config.setup)
+
+
+def test_runs_are_in_order_of_wanting_and_no_arm_waits_for_the_seeds_of_another() -> None:
+    wanted = runs(["suite=cifar_lrn", "seed=4,5", "train.epochs=1"])
+    start = ("setup=cifar10_13pct", "recipe=paper")
+    assert wanted == [
+        (*start, f"ablation={ablation}", f"seed={seed}", "train.epochs=1")
+        for seed in (4, 5)
+        for ablation in ("baseline", "add_lrn")
+    ]
+
+
+def test_parts_come_one_after_another_and_no_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Suite("both", "Which?", parts=("suite=cifar_lrn seed=0", "setup=embedded seed=0,1", "suite=cifar_lrn"))
+    monkeypatch.setattr(suites, "read", lambda name: both if name == "both" else read(name))
+    whole = [(dict(word.split("=") for word in run), run[-1]) for run in runs(["suite=both"])]
+    assert [(run["setup"], run.get("ablation"), run["seed"]) for run, _ in whole] == [
+        ("cifar10_13pct", "baseline", "0"),
+        ("cifar10_13pct", "add_lrn", "0"),
+        ("embedded", None, "0"),
+        ("embedded", None, "1"),
+        *(("cifar10_13pct", ablation, seed) for seed in "12" for ablation in ("baseline", "add_lrn")),
+    ]
+    assert len(runs(["suite=both", "seed=7", "setup=embedded"])) == 3  # two arms, and embedded's own words
+    with pytest.raises(UserError, match=r"give its parts one by one: python -m repro.run suite=cifar_lrn seed=0; "):
+        expand(["suite=both", "hydra/launcher=submitit_slurm"])
 
 
 def test_each_difference_between_the_exact_recipes_is_an_arm_of_its_suite() -> None:
@@ -63,3 +94,18 @@ def test_without_a_suite_nothing_changes() -> None:
 def test_bad_suites_are_the_users_mistake(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         suites.expand(words)
+    with pytest.raises(UserError, match=message):
+        suites.runs(words)
+
+
+def test_a_suite_takes_lists_only() -> None:
+    with pytest.raises(UserError, match=r"ablation=glob\(no_\*\): a suite takes lists"):
+        runs(["suite=cousins", "ablation=glob(no_*)"])
+
+
+def test_a_key_that_no_suite_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "cousins.yaml").write_text("question: Which?\nseeds: [0]\n")
+    monkeypatch.setattr(suites, "EXPERIMENTS", tmp_path)
+    with pytest.raises(UserError, match=r"suite/cousins.yaml: unknown key seeds: there are ablation, name,"):
+        read("cousins")

@@ -60,8 +60,11 @@ one setup.
 _SUITES = """\
 ## Suites
 
-`python -m repro.run suite=NAME` runs every recipe with every ablation and seed; other words on the line go before the
-suite's own. `python -m repro.compare suite=NAME` prints its table.
+`python -m repro.run suite=NAME` runs every recipe with every ablation and seed, the first seed of each arm before the
+second of any; other words on the line go before the suite's own. With `minutes=9` it begins no run that would not end
+within that time, as measured on the device, and says what is left; the same command goes on. With `at_once=2` two
+processes share the list, which pays where one run leaves the device idle. `python -m repro.compare suite=NAME` prints
+the suite's table.
 """
 
 _ABLATIONS = """\
@@ -111,6 +114,8 @@ def _comment(group: str, name: str) -> str:
 
 def _suite_row(name: str) -> list[str]:
     suite = suites.read(name)
+    if suite.parts:
+        return [f"`{name}`", suite.question, *[""] * 3, f"one after another: {_code(suite.parts)}"]
     seeds = ", ".join(map(str, suite.seed))
     return [f"`{name}`", suite.question, f"`{suite.setup}`", _code(suite.recipe), _code(suite.ablation), seeds]
 

@@ -45,7 +45,12 @@ _Key = tuple[str, str]
 
 
 def render(suite: Suite, runs: Iterable[Record]) -> str:
-    """The page of a suite, as Markdown, with a section for each group of runs that compare."""
+    """The page of a suite, as Markdown, with a section for each group of runs that compare; of a list, its commands."""
+    if suite.parts:
+        commands = "\n".join(f"    python -m repro.run {part}" for part in suite.parts)
+        return (
+            f"# Suite `{suite.name}`\n\n{suite.question}\n\nIts runs are those of, most wanted first:\n\n{commands}\n"
+        )
     sections = [_section(suite, parts) for parts in _groups(suite, comparisons(runs))]
     net = "the setup's net" if _own_net(suite.setup) else f"the full net with {DEFAULT_CLASSES:,} classes"
     words = _WORDS.format(question=suite.question, name=suite.name, net=net, quiet=quiet.RULE)

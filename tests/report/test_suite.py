@@ -100,3 +100,9 @@ def test_a_copy_of_the_images_is_told(results: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_suite_without_records_says_so(tmp_path: Path) -> None:
     assert "No records yet." in page(tmp_path, COUSINS)
+
+
+def test_a_list_of_suites_has_no_table_but_their_commands(tmp_path: Path) -> None:
+    asked = Suite("all", "Which?", parts=("suite=cousins", "suite=cifar_lrn seed=0"))
+    commands = "    python -m repro.run suite=cousins\n    python -m repro.run suite=cifar_lrn seed=0\n"
+    assert page(tmp_path, asked).endswith(f"\n\n{commands}")

@@ -1,0 +1,298 @@
+"""The runs of a suite one after another, most wanted first, within a time: `python -m repro.run suite=gpu minutes=9`.
+
+A run begins only if it would end in time. How long it takes is known from its other seeds, else from the setup's
+other runs (their median an epoch), as these were measured on this device. Where nothing was measured, or the run has a
+checkpoint, it begins, and its own first steps tell; one that would not end in time is given up, and its checkpoint
+kept. What is done is skipped, so the same command goes on. With `at_once` several processes walk the same list.
+"""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from threading import Thread
+from typing import IO, Any
+
+from repro import record as records
+from repro import runner, suites
+from repro.command import exit_code, own_words
+from repro.config import Config
+from repro.environment import capture_machine
+from repro.errors import Taken, UserError
+from repro.experiments import compose
+from repro.ranks import from_environment
+from repro.report.tables import against_baseline
+from repro.report.terminal import Screen
+from repro.request import request
+from repro.runner import Run
+from repro.train import checkpoint
+from repro.train.device import choose_device
+from repro.train.loop import Progress, Training
+
+OWN_WORDS = {"minutes": "inf", "at_once": "1"}
+"""The words of a suite that are no keys of a configuration, with their values where they are not given."""
+LOOKS_SKIPPED = 2
+"""Looks at a run's first steps that tell nothing about the others: kernels are compiled and chosen in them."""
+EPOCHS_OF_END = 2
+"""Ten crops of all validation images and the centres of the training images take about as long as so many epochs."""
+RUN = str(Path(__file__).with_name("run.py"))
+
+
+class OutOfTime(Exception):
+    """A run would not end in time. `seconds` it would take in all; None where its beginning was not seen."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When all must be done, on `time.monotonic`'s clock."""
+
+    deadline: float
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - time.monotonic()
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long runs took, start and end included: a file to which every process of a suite adds a line a run."""
+
+    path: Path
+    device: str
+
+    def add(self, run: Run, seconds: float) -> None:
+        """Appends what a whole run took, or would have."""
+        config = run.config
+        same = {"device": self.device, "setup": config.setup, "config_hash": run.config_hash}
+        line = same | {"seconds": seconds, "epochs": config.train.epochs}
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no result depends on it
+            file.write(json.dumps(line) + "\n")
+
+    def estimate(self, run: Run) -> float | None:
+        """Seconds that a whole run takes: as its latest seed did, else at the pace of the setup's other runs."""
+        lines = [line for line in self._read() if line["device"] == self.device]
+        latest = {line["config_hash"]: line for line in lines if line["setup"] == run.config.setup}
+        if run.config_hash in latest:
+            return float(latest[run.config_hash]["seconds"])
+        paces = [line["seconds"] / line["epochs"] for line in latest.values()]
+        return statistics.median(paces) * run.config.train.epochs if paces else None
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        for line in text.splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # a kill cut it off
+
+
+class Watch(Screen):
+    """The terminal of a run, which ends it where its own steps say that it would take too long."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.looks, self.skipped_one = clock, 0, False
+        self.started, self.fresh = time.monotonic(), True
+        self.first = (0.0, 0)
+
+    def skipped(self, record: records.Record) -> None:
+        """Silent: a suite says once how many are done."""
+        self.skipped_one = True
+
+    def begin(self, title: str, training: Training) -> None:
+        """Notes whether this is the run's whole length."""
+        self.fresh = not training.curve
+        super().begin(title, training)
+
+    def progress(self, step: Progress) -> None:
+        """Raises OutOfTime where the rest, the last evaluation included, takes longer than there is time."""
+        super().progress(step)
+        done, now = step.epoch * step.steps + step.step + 1, time.monotonic()
+        self.looks += 1
+        if self.looks <= LOOKS_SKIPPED:
+            self.first = (now, done)
+            return
+        pace = (now - self.first[0]) / (done - self.first[1])
+        rest = pace * ((self.epochs + EPOCHS_OF_END) * step.steps - done)
+        if rest > self.clock.left:
+            raise OutOfTime(now - self.started + rest if self.fresh else None)
+
+
+def start(words: Sequence[str], started: float) -> int:
+    """Runs a suite from the words of a command line and says what is left; returns the exit code.
+
+    `started` is when the command began, on `time.monotonic`'s clock. Raises UserError where a word means nothing.
+    """
+    own, rest = own_words(words, OWN_WORDS)
+    clock, at_once = Clock(started + 60 * _positive("minutes", own)), _positive("at_once", own)
+    if not float(at_once).is_integer():
+        raise UserError(f"at_once={own['at_once']}: must be a whole number")
+    if from_environment().count > 1 and {"minutes", "at_once"} & {word.partition("=")[0] for word in words}:
+        raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
+    wanted, refused = requests(rest)
+    for reason in refused:
+        print(f"error: {reason}", file=sys.stderr)
+    if (math.isfinite(clock.deadline) or at_once > 1) and any(run.config.force for run in wanted):
+        raise UserError("force=true with minutes= or at_once= makes runs over and over: choose another results_dir")
+    code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, clock)
+    if code != 130 and from_environment().first:
+        print(summary(str(suites.chosen(words)), wanted, 60 * float(own["minutes"])))
+    return max(code, 2 if refused else 0)
+
+
+def _positive(key: str, own: dict[str, str]) -> float:
+    try:
+        value = float(own[key])
+    except ValueError:
+        value = math.nan
+    if not value > 0:
+        raise UserError(f"{key}={own[key]}: must be a number above 0")
+    return value
+
+
+def requests(words: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """The runs that a suite's words ask for, most wanted first, and why some of them cannot be."""
+    wanted: list[Run] = []
+    refused: dict[str, None] = {}  # told once: the same for every seed
+    for run in suites.runs(words):
+        try:
+            wanted.append(_request(run))
+        except UserError as error:
+            refused[str(error)] = None
+    return wanted, list(refused)
+
+
+def _request(words: tuple[str, ...]) -> Run:
+    """A run; seeds of one arm are composed once, for a composition takes a tenth of a second."""
+    seeds = [word.removeprefix("seed=") for word in words if word.startswith("seed=")]
+    config = _composed(tuple(word for word in words if not word.startswith("seed=")))
+    if seeds and not seeds[0].isdecimal():
+        compose(words)  # says what is wrong
+    config = replace(config, seed=int(seeds[0]) if seeds else config.seed)
+    return request(config, words, (RUN, *words), lambda text: print(f"warning: {text}", file=sys.stderr))
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> Config:
+    return compose(words)
+
+
+def work(wanted: Sequence[Run], clock: Clock) -> int:
+    """Makes the runs that are not done, as long as there is time; returns the highest exit code."""
+    codes = [0]
+    for run in wanted:
+        codes.append(exit_code(partial(_make, run, clock)))
+        # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
+        if codes[-1] == 130 or (codes[-1] and from_environment().count > 1):
+            break
+    return max(codes)
+
+
+def _make(run: Run, clock: Clock) -> None:
+    """One run, unless it is done, another process makes it, or it would not end in time."""
+    timings = _timings(run)
+    if not _is_done(run) and not _fits(run, timings, clock):
+        return
+    started, screen = time.monotonic(), Watch(clock)
+    try:
+        with screen:
+            record = runner.run(run, screen)
+            if record is None or screen.skipped_one:
+                return
+            if screen.fresh and record.status == records.COMPLETE:
+                timings.add(run, time.monotonic() - started)
+            screen.console.print(against_baseline(record, run.config.results_dir))
+    except Taken:
+        return
+    except OutOfTime as error:
+        if error.seconds is not None:
+            timings.add(run, error.seconds)
+        print(f"{run.folder}: would not end in time, left for another call")
+
+
+def _is_done(run: Run) -> bool:
+    """Whether there is a record; the runner says whether it is of this very run."""
+    return records.exists(run.folder) and records.read(run.folder).status != records.STOPPED
+
+
+def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
+    if clock.left <= 0:
+        return False
+    if (run.raw / checkpoint.NAME).exists():
+        return True
+    return (timings.estimate(run) or 0.0) <= clock.left
+
+
+def _timings(run: Run) -> Timings:
+    return Timings(Path(run.config.results_dir) / "raw" / "suite_seconds.jsonl", _device(run.config.train.device))
+
+
+@cache
+def _device(name: str) -> str:
+    return capture_machine(str(choose_device(name, from_environment()))).device
+
+
+def summary(name: str, wanted: Sequence[Run], seconds: float) -> str:
+    """How many runs are done, how long the others take by what was measured, and how to go on."""
+    left = [run for run in wanted if not _is_done(run)]
+    told = f"suite={name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
+    if not left:
+        return told
+    known = [length for run in left if (length := _timings(run).estimate(run)) is not None]
+    work = f", {_span(sum(known))} of work" if known else ""
+    unknown = f", {len(left) - len(known)} of them not measured yet" if len(known) < len(left) else ""
+    longer = sum(length > seconds for length in known)
+    remedy = f" ({longer} of them with more minutes: the longest takes {_span(max(known))})" if longer else ""
+    return f"{told}, {len(left)} are left{work}{unknown}: the same command goes on{remedy}"
+
+
+def _span(seconds: float) -> str:
+    return f"about {seconds / 3600:.1f} hours" if seconds >= 5400 else f"about {max(1, round(seconds / 60))} minutes"
+
+
+def _several(words: Sequence[str], clock: Clock, count: int) -> int:
+    """The same list walked by so many processes, each leaving alone what another makes; their highest exit code."""
+    limit = [f"minutes={clock.left / 60}"] if math.isfinite(clock.deadline) else []
+    command = [sys.executable, "-m", "repro.campaign", *words, *limit]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(count)]
+    readers = [Thread(target=_tell, args=(number, process.stdout)) for number, process in enumerate(processes, 1)]
+    for reader in readers:
+        reader.start()
+    try:
+        codes = [process.wait() for process in processes]
+    except KeyboardInterrupt:  # the terminal sent it to them too: each files what it has
+        codes = [process.wait() for process in processes] + [130]
+    for reader in readers:
+        reader.join()
+    return max(code if code >= 0 else 128 - code for code in codes)
+
+
+def _tell(number: int, lines: IO[bytes]) -> None:
+    with lines:
+        for line in lines:
+            os.write(sys.stdout.fileno(), f"[{number}] ".encode() + line)
+
+
+def main() -> None:
+    """What each process of `at_once` does."""
+    started = time.monotonic()
+    own, rest = own_words(sys.argv[1:], OWN_WORDS)
+    wanted, _ = requests(rest)
+    sys.exit(work(wanted, Clock(started + 60 * float(own["minutes"]))))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

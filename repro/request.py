@@ -1,0 +1,49 @@
+"""From a checked configuration to the run that the runner makes."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from repro import naming
+from repro.config import Config, Precision
+from repro.experiments import chosen_ablations
+from repro.ranks import from_environment
+from repro.record import config_hash
+from repro.runner import Run
+from repro.train.device import choose_device
+from repro.train.precision import resolve, resolved
+
+
+def request(config: Config, words: Sequence[str], command: Sequence[str], warn: Callable[[str], object]) -> Run:
+    """The run of a configuration that these words of a command line made, under the name that follows from it.
+
+    It has the size of the weights that it starts from, and its precision is what the device has. `command` is what
+    would make the run again, as in `sys.argv`. Raises UserError where an ablation does not apply, where the file of
+    `init_from` cannot be read, and where the device is not there.
+    """
+    config, path = _started(config, words)
+    ranks = from_environment()
+    device = choose_device(config.train.device, ranks)
+    config = resolved(config, device, warn if ranks.first else lambda text: None)
+    auto = resolve(Precision.auto, device)
+    label, difference = naming.identify(config, chosen_ablations(words), auto)
+    plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+    return Run(config, label, difference, plain, config_hash(naming.settings(config)), command, path)
+
+
+def _started(config: Config, words: Sequence[str]) -> tuple[Config, Path | None]:
+    """The configuration at the size of the weights of `init_from`, with their fingerprint for their path; the path."""
+    if config.init_from is None:
+        return config, None
+    from repro.weights import fingerprint
+    from repro.weights.geometry import at_their_size
+
+    path = Path(config.init_from).expanduser()
+    config, change = at_their_size(path, config, {word.partition("=")[0] for word in words})
+    if change:
+        print(change, file=sys.stderr)
+    return replace(config, init_from=fingerprint(path)), path

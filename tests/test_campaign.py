@@ -1,0 +1,234 @@
+"""Suites within a time, on a folder of a few images."""
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from repro import campaign
+from repro import record as records
+from repro.campaign import Clock, Timings, requests, summary
+from repro.report.terminal import Screen
+from tests.tiny import WORDS, content, run_command
+
+ROOT = Path(__file__).parents[1]
+SUITE = ("suite=cifar_lrn", "ablation=baseline,no_lrn", "seed=0,1", *WORDS)
+RUNS = 4
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def words(images: Path, results: Path) -> list[str]:
+    """A suite of two arms and two seeds."""
+    return [*SUITE, f"data.root={images}", f"results_dir={results}"]
+
+
+@pytest.fixture
+def start(words: list[str]) -> Start:
+    """Runs the suite in this process."""
+    return lambda *more: run_command(*words, *more)
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the suite leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_command(*SUITE, f"data.root={images}", f"results_dir={folder}") == 0
+    return [content(record) for record in records.find(folder)]
+
+
+def last_line(capfd: pytest.CaptureFixture[str]) -> str:
+    return capfd.readouterr().out.splitlines()[-1]
+
+
+def measured(results: Path, run: campaign.Run, seconds: float) -> None:
+    """As if a run of that arm had taken so long here."""
+    path = results / "raw" / "suite_seconds.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Timings(path, campaign._device("cpu")).add(run, seconds)
+
+
+def test_a_suite_leaves_what_single_runs_leave_with_their_commands(
+    start: Start, results: Path, whole: list[dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    assert start() == 0
+    found = records.find(results)
+    assert [content(record) for record in found] == whole
+    assert len(found) == RUNS
+    assert "recipe=paper ablation=no_lrn seed=0 " in found[0].command
+    single = [*WORDS, f"data.root={images}", f"results_dir={tmp_path / 'single'}", "ablation=no_lrn", "seed=1"]
+    assert run_command(*single) == 0
+    assert [content(record) for record in records.find(tmp_path / "single")] == [whole[1]]
+
+
+def test_what_does_not_fit_is_left_for_the_next_call(
+    start: Start, words: list[str], results: Path, whole: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted, _ = requests(words)
+    assert [run.label.startswith("no_lrn") for run in wanted] == [False, True, False, True]
+    measured(results, wanted[1], seconds=1200)
+    measured(results, wanted[0], seconds=0.1)
+    assert start("minutes=10") == 0
+    assert [record.ablation.startswith("no_lrn") for record in records.find(results)] == [False, False]
+    out = capfd.readouterr().out
+    assert "2 of 4 runs are done, 2 are left, about 40 minutes of work: the same command goes on" in out
+    assert "(2 of them with more minutes: the longest takes about 20 minutes)" in out
+    assert start("minutes=30") == 0
+    assert [content(record) for record in records.find(results)] == whole
+    assert last_line(capfd) == "suite=cifar_lrn: 4 of 4 runs are done"
+    assert start("minutes=30") == 0
+    assert capfd.readouterr().out.splitlines() == ["suite=cifar_lrn: 4 of 4 runs are done"]
+
+
+def test_a_run_whose_first_steps_tell_that_it_takes_too_long_goes_on_later(
+    start: Start,
+    results: Path,
+    whole: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(campaign, "EPOCHS_OF_END", 10**9)  # so that the third look, in the third epoch, says so
+        assert start("minutes=10") == 0
+    out = capfd.readouterr().out
+    assert out.count("would not end in time, left for another call") == 1  # the others are known to be as long
+    assert "0 of 4 runs are done, 4 are left" in out
+    assert records.find(results) == []
+    (results / "raw" / "suite_seconds.jsonl").unlink()
+    assert start("minutes=10") == 0
+    assert capfd.readouterr().out.count("going on after epoch 2 of 3") == 1
+    assert [content(record) for record in records.find(results)] == whole
+
+
+def test_an_arm_that_cannot_be_is_told_once_and_holds_nothing_up(
+    words: list[str], results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in words if not word.startswith(("ablation=", "train.epochs="))]
+    assert run_command(*words, "ablation=baseline,add_lrn", "train.epochs=1") == 2
+    assert [record.seed for record in records.find(results)] == [0, 1]
+    out, err = capfd.readouterr()
+    assert err.count("error: ablation=add_lrn changes nothing") == 1
+    assert "2 of 2 runs are done" in out
+
+
+def test_a_run_that_another_process_makes_is_left_alone(
+    start: Start, words: list[str], results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = requests(words)[0][1].raw
+    place.mkdir(parents=True)
+    with FileLock(place / "run.lock"):
+        assert start() == 0
+    out, err = capfd.readouterr()
+    assert "3 of 4 runs are done, 1 are left" in out
+    assert "error" not in err
+
+
+def test_several_at_once_share_the_list_and_tell_what_fails(
+    words: list[str], results: Path, whole: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in words if not word.startswith(("ablation=", "model.scale="))]
+    assert run_command(*words, "model.scale=0.0625,0.01", "ablation=baseline", "at_once=2", "minutes=10") == 2
+    assert [content(record) for record in records.find(results)] == whole[2:]
+    *lines, end = capfd.readouterr().out.splitlines()
+    assert {line[:4] for line in lines} <= {"[1] ", "[2] "}
+    assert sum("epoch   3/3" in line for line in lines) == 2
+    assert {line[4:28] for line in lines if "error: " in line} == {"error: model.sizes.conv1"}
+    assert "2 of 4 runs are done" in end
+
+
+def test_ctrl_c_ends_a_suite(start: Start, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "epoch", interrupted)
+    assert start("minutes=10") == 130
+    assert [record.status for record in records.find(results)] == ["stopped"]
+
+
+def test_a_killed_suite_goes_on(words: list[str], results: Path, whole: list[dict[str, Any]]) -> None:
+    command = [sys.executable, "-m", "repro.run", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = [line for line in iter(process.stdout.readline, "") if line.startswith("epoch   2/3")][:1]
+        process.kill()
+    assert seen
+    assert run_command(*words) == 0
+    assert [content(record) for record in records.find(results)] == whole
+
+
+# ---- how long runs take ----------------------------------------------------------------------------------------------
+
+
+def test_a_runs_length_is_that_of_its_other_seeds_or_of_the_setups_other_runs(words: list[str], results: Path) -> None:
+    (baseline, no_lrn, _, again), _ = requests(words)
+    timings = Timings(results / "seconds.jsonl", "this one")
+    results.mkdir()
+    assert timings.estimate(baseline) is None
+    timings.add(baseline, 30.0)
+    Timings(timings.path, "another device").add(no_lrn, 1.0)
+    assert timings.estimate(no_lrn) == 30
+    timings.add(no_lrn, 60.0)
+    assert timings.estimate(again) == 60
+    with timings.path.open("a") as file:
+        file.write('{"device": "this')  # a kill while it was written
+    longer, _ = requests([*words[:3], *(word for word in words[3:] if "epochs" not in word), "train.epochs=6"])
+    assert timings.estimate(longer[0]) == pytest.approx(2 * 45)
+    other, _ = requests([*words, "setup=embedded"])
+    assert timings.estimate(other[0]) is None
+
+
+def test_the_summary_tells_what_was_not_measured(words: list[str], results: Path) -> None:
+    wanted, _ = requests(words)
+    assert summary("x", wanted, math.inf) == (
+        "suite=x: 0 of 4 runs are done, 4 are left, 4 of them not measured yet: the same command goes on"
+    )
+    measured(results, wanted[0], seconds=3600)
+    assert "4 are left, about 4.0 hours of work: the same command" in summary("x", wanted, math.inf)
+
+
+def test_time_runs_out() -> None:
+    assert Clock(time.monotonic() - 1).left < 0 < Clock(math.inf).left
+
+
+@pytest.mark.parametrize(
+    ("mistake", "answer"),
+    [
+        ("minutes=0", "minutes=0: must be a number above 0"),
+        ("minutes=soon", "minutes=soon: must be a number"),
+        ("minutes=nan", "minutes=nan: must be a number"),
+        ("at_once=1.5", "at_once=1.5: must be a whole number"),
+        ("seed=x", "seed=x"),
+        ("abl=no_lrn", "unknown key abl"),
+    ],
+)
+def test_words_that_mean_nothing(
+    mistake: str, answer: str, start: Start, results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(*(word for word in SUITE if word[:5] != mistake[:5]), mistake) == 2
+    err = capfd.readouterr().err
+    assert answer in err
+    assert err.count("error: ") == 1
+
+
+@pytest.mark.parametrize("own", ["minutes=3", "at_once=2"])
+def test_force_goes_on_with_nothing(own: str, start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    assert start(own, "force=true") == 2
+    assert "makes runs over and over" in capfd.readouterr().err
+
+
+def test_processes_that_share_a_run_have_no_clock(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert start("minutes=3") == 2
+    assert "for one process" in capfd.readouterr().err
