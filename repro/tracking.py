@@ -46,8 +46,11 @@ class Tracker:
         self._attempt(lambda run: run.log(dict(row), step=int(row["epoch"])))
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> str | None:
-        """Ends the run with its final numbers and copies of `files`; returns the run's id, None where there is none."""
-        self._attempt(lambda run: run.summary.update(dict(summary)))
+        """Ends the run with its final numbers and copies of `files`; returns the run's id, None where there is none.
+
+        The numbers are filed as `final/<key>`: under a curve's own name W&B puts the curve's last value over them.
+        """
+        self._attempt(lambda run: run.summary.update({f"final/{key}": value for key, value in summary.items()}))
         for path in files:
             self._attempt(partial(_save, path=path))
         self._end(exit_code=0)

@@ -59,7 +59,7 @@ def use_all_of(tracker: Tracker, file: Path) -> str | None:
     with tracker:
         for row in ROWS:
             tracker.log_epoch(row)
-        return tracker.finish({"top1": 25.0}, [file])
+        return tracker.finish({"train_loss": 0.5, "top1": 25.0}, [file])
 
 
 @pytest.fixture
@@ -92,7 +92,10 @@ def test_an_offline_run_holds_the_curve_the_configuration_and_the_record(offline
     assert run["display_name"] == "no_lrn-seed1"
     assert (run["project"], run["run_group"], run["job_type"]) == ("alexnet-repro", "embedded/paper", "no_lrn")
     assert run["tags"] == ["embedded", "no_lrn"]
-    assert {"top1": 25.0} in [summary["update"] for summary in records["summary"]]
+    final: dict[str, Any] = {}
+    for summary in records["summary"]:
+        final |= summary["update"]
+    assert (final["train_loss"], final["final/train_loss"], final["final/top1"]) == (0.625, 0.5, 25.0)
     assert records["files"] == [{"files": [{"path": "record.json"}]}]
     assert records["exit"][0]["exit_code"] == 0
     assert (folder / "files" / "record.json").read_text() == '{"seed": 1}'
