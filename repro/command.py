@@ -31,9 +31,15 @@ def warn(text: str) -> None:
 
 
 def own_words(words: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The `key=value` words that are a command's own, by key, and the rest, which are the configuration's."""
-    given = {word.partition("=")[0]: word.partition("=")[2] for word in words if _key(word) in defaults}
-    return dict(defaults) | given, [word for word in words if _key(word) not in defaults]
+    """The `key=value` words that are a command's own, by key, and the rest, which are the configuration's.
+
+    Raises UserError where one of its own is given twice.
+    """
+    own = [word.partition("=")[::2] for word in words if _key(word) in defaults]
+    for number, (key, _) in enumerate(own):
+        if key in dict(own[:number]):
+            raise UserError(f"{key}= is given twice")
+    return dict(defaults) | dict(own), [word for word in words if _key(word) not in defaults]
 
 
 def _key(word: str) -> str | None:

@@ -74,7 +74,7 @@ def choices(group: str) -> list[str]:
 def normalise_arguments(argv: Sequence[str]) -> list[str]:
     """The command line with `-m` in front, where Hydra wants it.
 
-    Raises UserError for an unknown recipe, setup or ablation, one given twice, and several values without `-m`.
+    Raises UserError for an unknown recipe, setup or ablation, a key given twice, and several values without `-m`.
     """
     words = [word for word in argv if word not in ("-m", "--multirun")]
     multirun = len(words) < len(argv)
@@ -115,8 +115,9 @@ def _check_words(words: Sequence[str], multirun: bool) -> None:
         if key in given:  # Hydra would take the last
             together = f": write {key}=[{given[key]},{value}] for all in one run" if key == "ablation" else ""
             raise UserError(f"{key}= is given twice{together}")
-        if key in GROUPS:
+        if not word.startswith("-") and left != word:
             given[key] = value
+        if key in GROUPS:
             _check_names(key, value)
         if not multirun and _is_sweep(word):
             together = f", or write {key}=[{value}] for all in one run" if key == "ablation" else ""

@@ -50,3 +50,8 @@ def test_a_commands_own_words_are_told_from_those_of_the_configuration() -> None
     own, rest = own_words(words, {"format": "table", "weights": "", "mean": ""})
     assert own == {"format": "json", "weights": "a=b", "mean": ""}
     assert rest == ["recipe=paper", "format", "formats=x"]
+
+
+def test_an_own_word_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="format= is given twice"):
+        own_words(["format=json", "recipe=paper", "format=table"], {"format": "table"})

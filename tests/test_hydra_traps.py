@@ -134,6 +134,11 @@ def test_a_choice_given_twice_is_refused() -> None:
     """Hydra takes the last and drops the first."""
     assert "write ablation=[no_lrn,tanh]" in refusal("ablation=no_lrn", "ablation=tanh")
     assert refusal("setup=cifar10", "setup=embedded") == "setup= is given twice"
+    assert refusal("seed=1", "seed=2") == refusal("seed=1", "++seed=1") == "seed= is given twice"
+    assert refusal("train.epochs=1", "seed=1", "train.epochs=2") == "train.epochs= is given twice"
+    with pytest.raises(UserError, match="seed= is given twice"):
+        normalise_arguments(["-m", "seed=0,1", "seed=2"])
+    assert normalise_arguments(["--cfg", "job", "--package", "job"]) == ["--cfg", "job", "--package", "job"]
 
 
 def test_a_sweep_with_an_unknown_name_starts_no_run() -> None:

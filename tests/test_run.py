@@ -17,7 +17,7 @@ from repro import record as records
 from repro import runner
 from repro.report.terminal import Screen
 from repro.train import precision
-from tests.tiny import WORDS, content, only_record, run_command
+from tests.tiny import WORDS, content, latest, only_record, run_command
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 12  # enough for a signal to arrive in the middle
@@ -266,7 +266,7 @@ def test_a_run_cut_off_by_a_signal_goes_on_to_the_same_end(
     uninterrupted: dict[str, Any],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    words = (*WORDS, f"data.root={images}", f"results_dir={results}", f"train.epochs={EPOCHS}")
+    words = latest(*WORDS, f"data.root={images}", f"results_dir={results}", f"train.epochs={EPOCHS}")
     command = [sys.executable, "-m", "repro.run", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -104,10 +104,15 @@ def make_image_folder(root: Path, train: int = 40, val: int = 12, classes: int =
     return root
 
 
+def latest(*words: str) -> list[str]:
+    """The words of a command line, less those that a later one of the same key replaces."""
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
 def run_command(*words: str) -> int:
-    """`python -m repro.run` in this process; returns its exit code."""
+    """`python -m repro.run` in this process, with the latest word of each key; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [run.__file__, *words])
+        patch.setattr(sys, "argv", [run.__file__, *latest(*words)])
         patch.setattr(run, "_codes", [])
         patch.setenv("HYDRA_FULL_ERROR", "")  # so that the command's own value is forgotten
         try:
