@@ -432,7 +432,8 @@ class ScheduleConfig:
     conv1_freeze_at: float | None = None
     """Share of the run at which conv1 stops learning; none: never."""
     drop_biases: bool = True
-    """The biases' rate falls with that of the weights; in the authors' run of table 2 it seems to have stayed."""
+    """The biases' rate drops with that of the weights; in the authors' run of table 2 it seems to have stayed. Warm-up
+    holds for both."""
 
 
 @dataclass
@@ -629,6 +630,10 @@ class Config:
             (
                 any(share is not None and not 0 <= share <= 1 for share in shares),
                 "shares of a run (schedule.drops, *_at) must lie between 0 and 1",
+            ),
+            (
+                schedule.kind is ScheduleKind.cosine and not schedule.drop_biases,
+                "schedule.drop_biases=false changes nothing under schedule.kind=cosine, which has no drops",
             ),
             (
                 schedule.kind is ScheduleKind.plateau and self.data.minival == 0,

@@ -21,13 +21,18 @@ class Schedule:
 
     def lr(self, step: int) -> float:
         """Global learning rate of a step, counted from 0."""
-        schedule, warmup = self.config.schedule, self.config.optimizer.warmup_steps
+        return self._before_drops(step) / self.config.schedule.divisor ** self._drops(step)
+
+    def _before_drops(self, step: int) -> float:
+        """The rate as warm-up and cosine make it."""
+        warmup = self.config.optimizer.warmup_steps
         rate = self.config.lr * min(1.0, (step + 1) / warmup) if warmup else self.config.lr
-        if schedule.kind is ScheduleKind.cosine:
+        if self.config.schedule.kind is ScheduleKind.cosine:
             return rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return rate / schedule.divisor ** self._drops(step)
+        return rate
 
     def _drops(self, step: int) -> int:
+        """How often the rate has been divided; `cosine` never divides it."""
         schedule = self.config.schedule
         if schedule.kind is ScheduleKind.step:
             return sum(self._reached(step, share) for share in schedule.drops)
@@ -48,7 +53,7 @@ class Schedule:
         rate, conv1 = self.lr(step), self.conv1_factor(step)
         for group in groups:
             stays = group["bias"] and not self.config.schedule.drop_biases
-            group["lr"] = (self.config.lr if stays else rate) * group["lr_factor"]
+            group["lr"] = (self._before_drops(step) if stays else rate) * group["lr_factor"]
             if group["layer"] == "conv1":
                 group["lr"] *= conv1
 

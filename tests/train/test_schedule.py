@@ -72,6 +72,21 @@ def test_conv1_is_lowered_then_frozen(step: int, conv1: float) -> None:
     assert [group["lr"] for group in parameter_groups] == pytest.approx([0.01 * conv1, 0.02 * conv1, 0.01, 0.02])
 
 
+def test_drops_may_leave_the_biases_out_and_warm_up_does_not() -> None:
+    with_biases, without = schedule(), schedule(drop_biases=False)
+    for step in range(STEPS):
+        rates = []
+        for plan in (with_biases, without):
+            plan.config.optimizer.warmup_steps = 4
+            parameter_groups = groups()
+            plan.set_rates(parameter_groups, step)
+            rates.append([group["lr"] for group in parameter_groups])
+        drops = 10 ** with_biases._drops(step)
+        assert rates[1] == pytest.approx(
+            [rate * (drops if group["bias"] else 1) for rate, group in zip(rates[0], groups(), strict=True)]
+        )
+
+
 def test_every_event_is_told_once() -> None:
     plan = schedule(drops=[0.5, 0.75], conv1_lower_at=0.25, conv1_freeze_at=0.75)
     plan.steps = 8
