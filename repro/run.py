@@ -90,7 +90,15 @@ def _choices(group: str) -> str:
 
 
 def _job(node: "DictConfig") -> None:
-    """One run; its failure is told and remembered, and the next job of a sweep goes on."""
+    """One run; its failure is told and remembered, and the next job of a sweep goes on.
+
+    Where a launcher runs the jobs in other processes, what a job raises reaches the command through it.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.get().runtime.choices["hydra/launcher"] != "basic":
+        _run(node)
+        return
     _codes.append(1)  # for what is not caught below
     _codes[-1] = exit_code(lambda: _run(node))
     # Ctrl-C ends a sweep too; and of processes that share a run none may go on alone

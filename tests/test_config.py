@@ -121,5 +121,5 @@ def test_pixels_in_place_of_zeros_must_fit_too() -> None:
 def test_a_schedule_without_drops_cannot_leave_them_out_for_the_biases() -> None:
     config = Config()
     config.schedule.kind, config.schedule.drop_biases = ScheduleKind.cosine, False
-    with pytest.raises(UserError, match="drop_biases=false changes nothing under schedule.kind=cosine"):
+    with pytest.raises(UserError, match="drop_biases=false changes nothing under"):
         config.check()
