@@ -105,5 +105,6 @@ assert torch.equal(out, plain(x))
 @pytest.mark.parametrize("wrong", [{"CC": "false"}, {"TRITON_CACHE_DIR": "/dev/null/cache"}], ids=["compiler", "cache"])
 def test_a_gpu_whose_machine_lacks_what_triton_needs(wrong: dict[str, str], tmp_path: Path) -> None:
     places = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)} | wrong
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=places, capture_output=True, text=True)
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=places, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr

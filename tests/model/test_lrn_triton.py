@@ -115,8 +115,14 @@ def assert_near(found: Tensor, wanted: Tensor, rounding: float) -> None:
 @pytest.mark.parametrize(("maps", "columns"), [(96, 1), (96, 2), (256, 2), (24, 2), (12, 2)])
 @pytest.mark.parametrize("after_relu", [True, False])
 def test_on_a_gpu_too(
-    dtype: torch.dtype, layout: torch.memory_format, maps: int, columns: int, after_relu: bool
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    maps: int,
+    columns: int,
+    after_relu: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as `set_precision` has it
     generator = torch.Generator().manual_seed(1)
     x, g = (torch.randn(3, maps, 13, 11, generator=generator, dtype=torch.float64) * 50 for _ in range(2))
     x, g = (tensor.to("cuda", dtype).contiguous(memory_format=layout) for tensor in (x.relu() if after_relu else x, g))
