@@ -231,7 +231,7 @@ def test_a_checkpoint_of_another_configuration(stopped: Path, refuse: Refuse) ->
 
 def test_a_checkpoint_of_other_images(stopped: Path, refuse: Refuse, tmp_path: Path) -> None:
     other = make_image_folder(tmp_path / "other", train=44)
-    assert "or other images" in refuse(f"data.root={other}")
+    assert "other images" in refuse(f"data.root={other}")
 
 
 def test_a_damaged_record(stopped: Path, refuse: Refuse, results: Path) -> None:
