@@ -4,6 +4,7 @@ Each part measures its candidates in turn, so that a busy machine slows all of t
 they follow each other, and each has its whole memory:
   lrn         response normalisation beside nn.LocalResponseNorm, and beside a copy of the tensor
   step        the training step beside plain PyTorch, torchvision's alexnet, and itself with one thing changed
+  neighbour   the training step beside other work on the machine, which ours takes its threads by (cpu)
   input       the packed stores beside ImageFolder, v2 transforms and DataLoader (cpu); a run's batches beside a copy
               (cuda)
   memory      growth of the process over 20 epochs of reading (cpu)
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from repro.speed.sidebyside import Measured
 
 PARTS = {
-    CPU: ("lrn", "step", "input", "memory", "start", "throughput"),
+    CPU: ("lrn", "step", "neighbour", "input", "memory", "start", "throughput"),
     CUDA: ("lrn", "step", "run", "input", "throughput"),
 }
 SECONDS = 570.0
@@ -113,11 +114,12 @@ def measure(part: str, kind: str) -> tuple[Part, Mapping[str, str]]:
 
 
 def _race(part: str, kind: str) -> "Callable[[torch.device], Measured]":
-    from repro.speed import gpu_inputs, inputs, lrn, runs, startup, steps, throughput
+    from repro.speed import gpu_inputs, inputs, lrn, neighbours, runs, startup, steps, throughput
 
     races = {
         "lrn": lrn.race,
         "step": steps.race,
+        "neighbour": neighbours.race,
         "input": gpu_inputs.race if kind == CUDA else inputs.race,
         "memory": inputs.memory,
         "start": startup.race,

@@ -58,7 +58,7 @@ def test_every_target_is_printed_and_written(answer: Answer, tmp_path: Path) -> 
     for target in targets(CUDA):
         assert f"cuda: {target.name}" in out
     assert out.count("not measured") == len(targets(CUDA))
-    assert "measuring lrn (1 of 6)" in err
+    assert "measuring lrn (1 of 7)" in err
     parts = content(tmp_path)["parts"]
     assert set(parts) == set(bench.PARTS[CPU])
     assert parts["step"]["note"] == "the note of step"

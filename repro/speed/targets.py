@@ -51,6 +51,7 @@ class Row:
 
 
 _NORM, _PLAIN, _FOLDER = "nn.LocalResponseNorm", "plain PyTorch, fp32", "ImageFolder, v2, DataLoader"
+_PEER, _BEGUN, _ONE, _ALL = "plain PyTorch", "ours begun when quiet", "one core taken", "a neighbour on every core"
 
 TARGETS = (
     Target(CPU, "lrn", "LRN, fp32", IMAGES, 6.0, "ours, fp32", f"{_NORM}, fp32"),
@@ -63,6 +64,20 @@ TARGETS = (
     Target(CPU, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
     Target(CPU, "step", "step over torchvision's, fp32", IMAGES, 0.9, "ours, fp32", "torchvision's alexnet, fp32"),
     Target(CPU, "step", "step over torchvision's, bf16", IMAGES, 0.9, "ours, bf16", "torchvision's alexnet, bf16"),
+    Target(
+        CPU,
+        "neighbour",
+        "threads on a quiet machine",
+        IMAGES,
+        0.97,
+        "ours, quiet",
+        "torch's threads, quiet",
+    ),
+    Target(CPU, "neighbour", "one core taken, over quiet", IMAGES, 0.6, f"ours, {_ONE}", "ours, quiet"),
+    Target(CPU, "neighbour", "one core taken since, over quiet", IMAGES, None, f"{_BEGUN}, {_ONE}", "ours, quiet"),
+    Target(CPU, "neighbour", "one core taken", IMAGES, None, f"ours, {_ONE}", f"{_PEER}, {_ONE}"),
+    Target(CPU, "neighbour", "a neighbour on every core", IMAGES, 4.0, f"ours, {_ALL}", f"{_PEER}, {_ALL}"),
+    Target(CPU, "neighbour", "a neighbour on every core since", IMAGES, None, f"{_BEGUN}, {_ALL}", f"{_PEER}, {_ALL}"),
     Target(CPU, "input", "packed store", IMAGES, 10.0, "raw store", _FOLDER),
     Target(CPU, "input", "packed store over the step's need", IMAGES, 5.0, "raw store", "training step"),
     Target(CPU, "input", "JPEG store", IMAGES, 1.5, "jpeg store", _FOLDER),

@@ -1,7 +1,9 @@
 """Each part of the benchmark measures what its targets ask for; here on toy sizes, where the figures mean nothing."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from repro import threads
 from repro.config import Config, Precision
 from repro.describe import layer_table, total
 from repro.errors import RunFailure
 from repro.model import Network, build
 from repro.profiling.roofline import Ceilings
-from repro.speed import inputs, lrn, photos, runs, sidebyside, startup, steps, throughput
+from repro.speed import inputs, lrn, neighbours, photos, runs, sidebyside, startup, steps, throughput
 from repro.speed.sidebyside import Measured
 from repro.speed.targets import CPU, judge, targets
 from repro.train.step import TrainingStep
@@ -97,6 +100,41 @@ def test_what_is_emulated_is_left_out_with_the_reason(monkeypatch: pytest.Monkey
     monkeypatch.setattr(throughput, "has_bf16", lambda device: False)
     monkeypatch.setattr(throughput, "BATCHES", {CPU: (2,)})
     assert throughput.race(CPU_DEVICE).note.endswith("in fp32")
+
+
+def test_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    @contextmanager
+    def counted(count: int) -> Iterator[None]:
+        started.append(count)
+        yield
+
+    monkeypatch.setattr(neighbours.experiments, "compose", lambda words: tiny_config())
+    monkeypatch.setattr(neighbours.threads, "_watch", lambda: None)
+    monkeypatch.setattr(neighbours.threads, "cores", lambda: 3)
+    monkeypatch.setattr(neighbours.threads, "free_cores", lambda: 1)
+    monkeypatch.setattr(neighbours, "neighbours", counted)
+    monkeypatch.setattr(neighbours, "apart", here)
+    monkeypatch.setattr(neighbours, "SETTLED", 0)
+    monkeypatch.setattr(neighbours, "ROUNDS", 1)
+    monkeypatch.setattr(neighbours, "LEAST_SECONDS", 0.0)
+    check("neighbour", neighbours.race(CPU_DEVICE))
+    assert started == [1, 3]
+
+
+def test_neighbours_are_busy_and_end_with_the_block() -> None:
+    before = os.times().children_user
+    with neighbours.neighbours(2):
+        time.sleep(0.2)
+    assert os.times().children_user > before  # those that have ended
+
+
+def test_nobody_speaks_for_the_threads_while_neighbours_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with neighbours._nothing_set():
+        assert not {*threads.NUMBER_SET_BY, *threads.WAITING_SET_BY} & set(os.environ)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
 def test_our_step_is_the_papers_net_and_hardly_moves(monkeypatch: pytest.MonkeyPatch) -> None:
