@@ -41,17 +41,21 @@ def _compare(arguments: Sequence[str]) -> None:
     folder = results_dir / "tables"
     files = _files(results_dir, folder, runs)
     stale = _stale(folder, files)
-    names = [_shown(path) for path in stale]
     if check and stale:
-        raise RunFailure(f"stale: {', '.join(names)}: run python -m repro.compare results_dir={results_dir}")
-    print("\n".join(findings.lines(runs)))
+        names = ", ".join(map(_shown, stale))
+        raise RunFailure(f"stale: {names}: run python -m repro.compare results_dir={results_dir}")
+    told = [*findings.lines(runs), *(f"{_verb(path, files)}: {_shown(path)}" for path in stale)]
     if not check:
-        for name, path in zip(names, stale, strict=True):
-            print(
-                f"{'changed' if path in files and path.exists() else 'written' if path in files else 'removed'}: {name}"
-            )
         _write(folder, files, stale)
+    print("\n".join(told))
     print(f"{len(runs)} records, {len(files)} files from them, {'none stale' if check else f'{len(stale)} changed'}")
+
+
+def _verb(path: Path, files: Mapping[Path, bytes]) -> str:
+    """What happens to a stale file."""
+    if path not in files:
+        return "removed"
+    return "changed" if path.exists() else "made"
 
 
 def _shown(path: Path) -> str:

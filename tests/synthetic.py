@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from repro import record
 from repro.config import Config
 from repro.record import Code, Cost, Data, Errors, Machine, Metrics, Record, TrainErrors
+from repro.report import index
 
 IMAGES = 400
 CHANGES: dict[str, dict[str, Any]] = {
@@ -101,6 +103,13 @@ def file_record(results_dir: Path, run: Record) -> Path:
     folder = place(results_dir, run)
     record.write(folder, run, make_curve(), answers(run))
     return folder
+
+
+def adopt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes `folder` the project's own checkout for a test; returns its results folder."""
+    monkeypatch.setattr(index, "RESULTS", folder / "results")
+    monkeypatch.setattr(index, "README", folder / "experiments.md")
+    return folder / "results"
 
 
 def place(results_dir: Path, run: Record) -> Path:

@@ -34,7 +34,23 @@ def contents(results: Path) -> dict[str, bytes]:
 def test_writes_tables_and_index(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(results) == 0
     assert list(contents(results)) == FILES
-    assert "6 records, 5 files" in capsys.readouterr().out
+    assert "6 records, 5 files from them, 5 changed" in capsys.readouterr().out
+
+
+def test_each_changed_file_is_named_and_the_findings_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(results)
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("made: ")] == [
+        f"made: {results / 'tables' / name}" for name in FILES
+    ]
+    assert "imagenette, recipe paper, Xeon, fp32: top-1 error, ten crops, points\n  no_lrn  +1.10 [" in out
+    call(results)
+    assert "made: " not in capsys.readouterr().out
+    (results / "tables" / "claims.csv").write_text("old")
+    (results / "tables" / "gone-paper-cpu.md").write_text("old")
+    call(results)
+    out = capsys.readouterr().out
+    assert f"changed: {results / 'tables' / 'claims.csv'}\nremoved: {results / 'tables' / 'gone-paper-cpu.md'}\n" in out
 
 
 def test_the_same_records_give_the_same_bytes(results: Path) -> None:
@@ -57,7 +73,7 @@ def test_check_names_a_stale_table(results: Path, capsys: pytest.CaptureFixture[
     page.write_text(page.read_text().replace("no_lrn", "no_norm"))
     assert call(results, "--check") == 1
     error = capsys.readouterr().err
-    assert f"stale: {PAGE}: run python -m repro.compare" in error
+    assert f"stale: {page}: run python -m repro.compare" in error
     assert error.count("\n") == 1
     assert call(results) == 0
     assert call(results, "--check") == 0

@@ -79,3 +79,33 @@ def test_no_git_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_slug_is_fit_for_a_file() -> None:
     assert slug("Intel(R) Xeon(R) Processor @ 2.00GHz") == "intel-r-xeon-r-processor-2-00ghz"
+
+
+def ticks(**busy: int) -> str:
+    """/proc/stat after 1000 ticks of all cores, as many of them idle as were not `busy`."""
+    counts = dict.fromkeys(environment._STAT_COLUMNS, 0) | busy
+    counts["idle"] += 1000 - sum(busy.values())
+    return f"cpu  {' '.join(map(str, counts.values()))} 0 0\ncpu0 1 2 3\n"
+
+
+def test_the_load_tells_others_work_from_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat, own = tmp_path / "stat", [5.0]
+    monkeypatch.setattr(environment, "_STAT", stat)
+    monkeypatch.setattr(environment.time, "process_time", lambda: own[0])
+    monkeypatch.setattr(environment.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
+    monkeypatch.setattr(environment.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(environment.os, "sysconf", lambda name: 100)
+    stat.write_text(f"cpu  {' '.join(['0'] * 10)}\n")
+    meter = environment.LoadMeter()
+    stat.write_text(ticks(user=500, system=100, steal=50, iowait=20))
+    own[0] = 9.0  # 400 of the 600 busy ticks
+    assert meter.read() == environment.Load(1.5, 1.5, 0.05, 0.2)
+    assert meter.read(processes=2).others == 0  # never below
+
+
+def test_without_proc_stat_there_is_the_load_average_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_STAT", tmp_path / "none")
+    load = environment.LoadMeter().read()
+    assert load.start is not None
+    assert load.start >= 0
+    assert (load.steal, load.others) == (None, None)

@@ -6,7 +6,7 @@ import pytest
 from repro.config import Config, Precision
 from repro.errors import UserError
 from repro.experiments import choices, chosen_ablations, compose
-from repro.naming import LONGEST_LABEL, changes, difference, identify, settings
+from repro.naming import LONGEST_LABEL, arm, changes, difference, identify, settings
 from tests.places import places, put
 
 
@@ -94,3 +94,21 @@ def test_the_precision_that_auto_has_become_names_no_run(
 
 def test_a_setup_in_fp32_stays_so_whatever_the_processor_has(plain: dict[tuple[str, str], Config]) -> None:
     assert identify(plain["paper", "embedded"], auto=Precision.bf16) == ("baseline", {})
+
+
+@pytest.mark.parametrize(
+    ("filed", "keys", "name", "own"),
+    [
+        ("baseline", {}, "baseline", set()),
+        ("no_lrn", {"model.norm.kind": "none"}, "no_lrn", {"model.norm.kind"}),
+        ("no_lrn+epochs=1", {"model.norm.kind": "none", "train.epochs": 1}, "no_lrn", {"model.norm.kind"}),
+        ("no_lrn+lr=0.02", {"model.norm.kind": "none", "optimizer.lr": 0.02}, "no_lrn", {"model.norm.kind"}),
+        ("no_lrn+tanh", {"model.norm.kind": "none", "model.activation": "tanh"}, "no_lrn+tanh",
+         {"model.norm.kind", "model.activation"}),
+        ("lr=0.02", {"optimizer.lr": 0.02}, "lr=0.02", {"optimizer.lr"}),
+        ("lr=0.02+epochs=1", {"optimizer.lr": 0.02, "train.epochs": 1}, "lr=0.02", {"optimizer.lr"}),
+        ("epochs=1+precision=fp32", {"train.epochs": 1, "train.precision": "fp32"}, "baseline", set()),
+    ],
+)  # fmt: skip
+def test_what_a_run_is_compared_for_is_its_ablation(filed: str, keys: dict[str, Any], name: str, own: set[str]) -> None:
+    assert arm(filed, {key: [None, value] for key, value in keys.items()}) == (name, own)

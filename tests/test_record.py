@@ -255,3 +255,53 @@ def test_record_under_another_name_is_refused(tmp_path: Path) -> None:
     folder.rename(folder.with_name("seed1"))
     with pytest.raises(UserError, match=r"seed1: holds the record of .*ablation=no_lrn seed=0"):
         record.find(tmp_path)
+
+
+def test_runs_on_other_devices_and_in_other_automatic_precisions_lie_side_by_side(tmp_path: Path) -> None:
+    leaves = {("cpu", "fp32", None): "seed0", ("cpu", "bf16", "bf16"): "seed0", ("cpu", "fp32", "fp32"): "seed0-fp32",
+              ("cuda", "bf16", "bf16"): "seed0-cuda", ("cuda", "fp32", "fp32"): "seed0-cuda-fp32"}  # fmt: skip
+    for (device, precision, automatic), name in leaves.items():
+        assert record.leaf(0, device, automatic) == name
+        run = make_record(device_type=device, keys={"train.precision": precision})
+        record.write(
+            record.run_folder(tmp_path, run.setup, run.recipe, "baseline", name), run, make_curve(), answers(run)
+        )
+    found = record.find(tmp_path)
+    assert [run.folder.name for run in found] == sorted(set(leaves.values()))
+    assert [run.precision for run in found] == ["bf16", "bf16", "fp32", "fp32"]
+
+
+@pytest.mark.parametrize("name", ["seed1", "seed0-cuda", "seed0-bf16", "seed0-tf32"])
+def test_a_record_in_the_wrong_leaf_is_told(name: str, tmp_path: Path) -> None:
+    run = make_record()
+    record.write(record.run_folder(tmp_path, run.setup, run.recipe, "baseline", name), run, make_curve(), answers(run))
+    with pytest.raises(UserError, match=r"holds the record of .* seed=0 on cpu in fp32: move it"):
+        record.find(tmp_path)
+
+
+def test_records_of_before_numerics_and_load_are_read(tmp_path: Path) -> None:
+    folder = file_record(tmp_path, make_record(numerics="cafe"))
+    assert record.read(folder).numerics == "cafe"
+    path = folder / "record.json"
+    plain = json.loads(path.read_text())
+    del plain["numerics"]
+    for key in ("load_start", "load_end", "steal", "others"):
+        del plain["cost"][key]
+    path.write_text(json.dumps(plain))
+    old = record.read(folder)
+    assert (old.numerics, old.cost.load_start, old.cost.others) == (None, None, None)
+
+
+def test_kernels_come_back_in_half_precision(tmp_path: Path) -> None:
+    run = make_record()
+    folder = file_record(tmp_path, run)
+    assert record.read(folder).kernels() is None
+    kernels = np.linspace(-1, 1, 4 * 3 * 11 * 11, dtype=np.float32).reshape(4, 3, 11, 11)
+    record.write(folder, run, make_curve(), answers(run), kernels)
+    kept = record.read(folder).kernels()
+    assert kept is not None
+    assert kept.dtype == np.float16
+    np.testing.assert_allclose(kept, kernels, atol=5e-4)  # half a step of float16 just below 1
+    (folder / "kernels.npz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"kernels\.npz: not a readable record"):
+        record.read(folder).kernels()

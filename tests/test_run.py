@@ -1,6 +1,7 @@
 """Whole runs from a command line to their files, on a folder of a few images."""
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -15,8 +16,9 @@ import pytest
 
 from repro import record as records
 from repro import runner
+from repro.config import Config, Precision, TrainConfig
 from repro.report.terminal import Screen
-from repro.train import precision
+from repro.train import loop, precision
 from tests.tiny import WORDS, content, latest, only_record, run_command
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +83,13 @@ def test_a_run_leaves_a_whole_record(finished: Path) -> None:
     assert record.difference["train.epochs"] == [90, 3]
     assert record.metrics.train.loss == pytest.approx(np.log(2), abs=0.5)
     assert record.cost.images_per_second == pytest.approx(3 * 40 / record.cost.minutes / 60)
+    assert re.fullmatch(r"[0-9a-f]{16}", record.numerics or "")
+    loads = (record.cost.load_start, record.cost.load_end, record.cost.steal, record.cost.others)
+    assert all(load is None or load >= 0 for load in loads)
+    kernels = record.kernels()
+    assert kernels is not None
+    assert kernels.shape == (6, 3, 11, 11)
+    assert 0 < np.abs(kernels).max() < 1
     assert record.command.startswith("python -m repro.run setup=imagefolder ")
     for mode, errors in (("centre", record.metrics.centre), ("ten_crops", record.metrics.ten_crops)):
         assert errors.top1 == pytest.approx(100 * (1 - np.mean(record.correct()[mode])))
@@ -182,11 +191,24 @@ def test_a_diverged_run_is_filed_as_such_and_not_repeated(
     record = only_record(results)
     assert record.status == "diverged"
     assert record.metrics.centre.top1 is record.metrics.ten_crops.top1 is record.metrics.val_loss is None
-    assert record.curve()[-1]["events"].endswith("loss not finite")
-    assert not (record.folder / "correct.npz").exists()
+    last = record.curve()[-1]
+    assert last["events"].endswith("loss not finite")
+    assert not {"correct.npz", "kernels.npz"} & {path.name for path in record.folder.iterdir()}
     capfd.readouterr()
     assert start("optimizer.lr=1e30") == 0
     assert "done already (diverged)" in capfd.readouterr().out
+
+
+def test_a_run_that_diverges_within_an_epoch_tells_its_true_step_and_speed(
+    start: Start, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REPORT_STEPS", 1)
+    assert start("optimizer.lr=1e30", "train.batch_size=8") == 0  # five steps an epoch
+    record = only_record(results)
+    (row,) = record.curve()
+    assert row["step"] in (2, 3)
+    assert record.cost.images_per_second == pytest.approx(8 * row["step"] / record.cost.minutes / 60)
+    assert record.cost.images_per_second == pytest.approx(row["images_per_second"])
 
 
 @pytest.mark.parametrize(
@@ -217,6 +239,24 @@ def test_a_record_of_something_else_is_not_overwritten(
     assert reason in err
     assert "force=true" in err
     assert json.loads(path.read_text()) == plain
+
+
+@pytest.mark.parametrize(
+    ("setup", "precision", "difference", "leaf"),
+    [
+        ("imagenette_small", Precision.bf16, {}, "seed0"),
+        ("imagenette_small", Precision.fp32, {}, "seed0-fp32"),
+        ("imagenette_small", Precision.fp32, {"train.precision": ("bf16", "fp32")}, "seed0"),
+        ("embedded", Precision.fp32, {}, "seed0"),
+    ],
+)
+def test_an_automatic_precision_other_than_bf16_has_a_folder_of_its_own(
+    setup: str, precision: Precision, difference: dict[str, Any], leaf: str
+) -> None:
+    config = Config(setup=setup, train=TrainConfig(precision=precision, device="cpu"))
+    wanted = runner.Run(config, "baseline", difference, {}, "", [])
+    assert wanted.folder == Path("results/runs") / setup / "paper" / "baseline" / leaf
+    assert wanted.raw == Path("results/raw") / setup / "paper" / "baseline" / leaf
 
 
 # ---- sweeps ----------------------------------------------------------------------------------------------------------
@@ -350,6 +390,17 @@ def test_a_forced_run_starts_from_the_beginning(
     found = content(only_record(results))
     assert found.pop("config") == singles[0]["config"] | {"force": True}
     assert found == {key: value for key, value in singles[0].items() if key != "config"}
+
+
+def test_a_run_does_not_go_on_with_other_code(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    undo = interrupt(monkeypatch, epoch=2)
+    assert start() == 130
+    undo()
+    monkeypatch.setattr(runner, "fingerprint", lambda *_: "0123456789abcdef")
+    assert start() == 2
+    assert "the checkpoint is of another configuration, other images or other code" in capfd.readouterr().err
 
 
 def test_a_run_killed_after_its_last_epoch_only_measures(

@@ -1,5 +1,8 @@
 import re
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,7 @@ from repro.experiments import ablations, choices
 from repro.naming import changes, settings
 from repro.report import copies, ledger
 from repro.report.ledger import HEADER, NOT_MEASURED, Row, read, recipe_differences
-from tests.synthetic import file_record, make_record
+from tests.synthetic import file_record, make_record, stuck
 
 
 def cells(title: str, results: Path) -> dict[str, str]:
@@ -54,6 +57,29 @@ def test_effects_come_from_the_records_with_n_and_place(tmp_path: Path) -> None:
     assert effect == "`lrn_before_relu`: +1.00 [+1.00, +1.00] (n=3, imagenette_small, recipe paper, cpu)"
 
 
+@pytest.mark.parametrize(
+    ("seeds", "changed"), [(2, {}), (3, {"data": replace(make_record().data, source="imagefolder")})]
+)
+def test_too_few_seeds_and_a_users_own_images_are_no_measurement(
+    seeds: int, changed: dict[str, Any], tmp_path: Path
+) -> None:
+    for name, seed in product(("baseline", "lrn_before_relu"), range(seeds)):
+        change = {} if name == "baseline" else {"model.order1": ["relu_lrn_pool", "lrn_pool_relu"]}
+        file_record(tmp_path, make_record(name, seed, 25.0 + seed, difference=change, **changed))
+    assert cells("Order in layer 1", tmp_path)["measured effect"] == f"`lrn_before_relu`: {NOT_MEASURED}"
+
+
+def test_an_arm_that_did_not_learn_or_of_other_code_says_so(tmp_path: Path) -> None:
+    change = {"model.order1": ["relu_lrn_pool", "lrn_pool_relu"]}
+    for run in [*(make_record(seed=seed) for seed in range(3)), *stuck("lrn_before_relu", 3, difference=change)]:
+        file_record(tmp_path, run)
+    effect = cells("Order in layer 1", tmp_path)["measured effect"]
+    assert effect == "`lrn_before_relu`: did not learn (3 of 3) (imagenette_small, recipe paper, cpu)"
+    for seed, error in enumerate((25.0, 26.0, 25.5)):
+        file_record(tmp_path, make_record("lrn_before_relu", seed, error, difference=change, commit="fed"))
+    assert cells("Order in layer 1", tmp_path)["measured effect"].endswith("paper, cpu, mixed code)")
+
+
 def test_both_values_of_a_key_are_shown(tmp_path: Path) -> None:
     words = cells("Coefficient of the LRN sum", tmp_path)["`recipe=paper`; `recipe=source`"]
     assert words.endswith("(`model.norm.alpha_over_n=false`; `true`)")
@@ -65,10 +91,10 @@ def test_what_is_inferred_is_marked(tmp_path: Path) -> None:
 
 
 def test_an_effect_on_a_copy_is_starred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [make_record(), make_record("no_lrn", error=26.0)]
+    runs = [make_record(name, seed, 25.0 + seed) for name in ("baseline", "no_lrn") for seed in range(3)]
     monkeypatch.setattr(copies, "_REMARKS", {runs[0].data.content_hash: "a copy"})
     for run in runs:
         file_record(tmp_path, run)
     assert (
-        "(n=1, imagenette_small*, recipe paper, cpu)" in cells("Four-layer CIFAR-10 net", tmp_path)["measured effect"]
+        "(n=3, imagenette_small*, recipe paper, cpu)" in cells("Four-layer CIFAR-10 net", tmp_path)["measured effect"]
     )

@@ -5,7 +5,7 @@ import pytest
 
 from repro import compare, record
 from repro.report.readme import BEGIN, END, updated
-from tests.synthetic import file_record, make_record
+from tests.synthetic import adopt, file_record, make_record, stuck
 
 PAGE = f"# Title\n\n{BEGIN}\nold\n{END}\nthe rest\n"
 
@@ -79,9 +79,52 @@ def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
     assert updated(page, []) is None
 
 
-def test_the_command_writes_it_and_check_notices_a_hand_in_it(tmp_path: Path) -> None:
+def test_sections_and_rows_of_few_seeds_are_left_out(tmp_path: Path) -> None:
+    results = fill(tmp_path)
+    file_record(results, make_record("sigmoid", 0, 60.0))
+    file_record(results, make_record("no_dropout", 0, 27.0, setup="imagenette"))
+    file_record(results, make_record("baseline", 0, 25.0, setup="imagenette"))
+    text = updated(tmp_path / "README.md", record.find(results)) or ""
+    assert "| `no_lrn`" in text
+    assert "sigmoid" not in text
+    assert "1 more, of fewer than 3 seeds, is in the table there." in text
+    assert "setup=imagenette recipe" not in text
+
+
+def test_own_images_and_keys_set_by_hand_are_not_the_projects_results(tmp_path: Path) -> None:
+    runs = record.find(fill(tmp_path))
+    own = [replace(run, data=replace(run.data, source="imagefolder")) for run in runs]
+    assert "validation images" not in (updated(tmp_path / "README.md", own) or "")
+    short = [replace(run, difference={**run.difference, "train.epochs": [24, 1]}) for run in runs]
+    assert "validation images" not in (updated(tmp_path / "README.md", short) or "")
+
+
+def test_an_arm_that_did_not_learn_is_no_surprise_and_has_no_points(tmp_path: Path) -> None:
+    results = fill(tmp_path)
+    for run in stuck("sigmoid", 3):
+        file_record(results, run)
+    text = updated(tmp_path / "README.md", record.find(results)) or ""
+    (row,) = [line for line in text.splitlines() if line.startswith("| `sigmoid`")]
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["", "", "0", "did not learn (3 of 3)"]
+    assert "most surprising" not in text
+
+
+def test_the_command_writes_it_and_check_notices_a_hand_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, page = fill(tmp_path), tmp_path / "README.md"
+    adopt(tmp_path, monkeypatch)
     assert compare.main([f"results_dir={results}"]) == 0
     assert compare.main([f"results_dir={results}", "--check"]) == 0
     page.write_text(page.read_text().replace("28.10", "27.10"))
     assert compare.main([f"results_dir={results}", "--check"]) == 1
+
+
+def test_the_command_leaves_pages_beside_other_results_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt(tmp_path / "project", monkeypatch)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text(PAGE)
+    results = fill(tmp_path)
+    assert compare.main([f"results_dir={results}"]) == 0
+    assert (results / "tables" / "claims.md").exists()
+    assert (tmp_path / "README.md").read_text() == PAGE
+    assert (tmp_path / "project" / "README.md").read_text() == PAGE
+    assert not (tmp_path / "project" / "experiments.md").exists()

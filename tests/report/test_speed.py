@@ -9,6 +9,7 @@ from repro.speed.benchfile import merge, path_of
 from repro.speed.targets import CPU, CUDA, targets
 from tests.report.test_readme import fill
 from tests.speed.parts import make_part
+from tests.synthetic import adopt
 
 PAGE = f"# Title\n\n{BEGIN}\nbefore this\n{END}\nthe rest\n"
 TABLE = [
@@ -56,8 +57,9 @@ def test_a_gpu_has_its_own_tables(tmp_path: Path) -> None:
     assert rows(text, "512") == [["512", "9,876", "40 %", "62 %", "12,345", "memory"]]
 
 
-def test_the_command_writes_it(tmp_path: Path) -> None:
+def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, page = fill(tmp_path), tmp_path / "README.md"
+    adopt(tmp_path, monkeypatch)
     page.write_text(page.read_text() + PAGE)
     merge(path_of(results, "A cpu"), {"step": make_part("step")})
     assert compare.main([f"results_dir={results}"]) == 0

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from repro import record
 from repro.report import copies, suite
 from repro.suites import Suite
-from tests.synthetic import file_record, make_record
+from tests.synthetic import file_record, make_record, stuck
 
 COUSINS = Suite("few", "Which?", "imagenette_small", ("paper", "torchvision", "d2l"), ("baseline",), (0, 1, 2))
 ONE_RECIPE = Suite("arms", "What?", "imagenette_small", ("paper",), ("baseline", "no_lrn", "no_dropout"), (0,))
@@ -84,6 +85,41 @@ def test_devices_and_images_are_kept_apart(results: Path) -> None:
     assert [section.split(":")[0] for section in sections] == ["H100", "Xeon"]
     assert row(sections[0], "d2l")["n"] == "0"  # no run of the first arm on that device
     assert row(sections[0], "paper")["verdict"] == "not run yet"
+
+
+def test_runs_of_another_budget_get_a_section_of_their_own(results: Path) -> None:
+    before = page(results, COUSINS)
+    file_record(results, make_record(recipe="torchvision", seed=0, error=80.0, epochs=3))
+    sections = page(results, COUSINS).split("\n## ")[1:]
+    assert page(results, COUSINS) != before
+    (other,) = (section for section in sections if "25.00 [" not in section)
+    assert row(other, "torchvision")["top-1 error, ten crops"] == "80.00"
+    assert row(other, "paper")["verdict"] == "not run yet"
+    (kept,) = (section for section in sections if "25.00 [" in section)
+    assert row(kept, "torchvision")["n"] == "2"
+
+
+def test_runs_with_a_budget_set_by_hand_compare_with_each_other(results: Path) -> None:
+    for recipe, error in (("paper", 70.0), ("torchvision", 75.0)):
+        short = make_record(recipe=recipe, error=error, difference={"train.epochs": [20, 1]})
+        file_record(results, replace(short, ablation="epochs=1"))
+    (short,) = (part for part in page(results, COUSINS).split("\n## ")[1:] if "`train.epochs=1`" in part)
+    assert row(short, "torchvision")["difference"] == "+5.00"
+
+
+def test_runs_by_other_code_are_told(results: Path) -> None:
+    for seed in range(2):
+        file_record(results, make_record(recipe="d2l", seed=seed, error=27.0, commit="fed"))
+    text = page(results, COUSINS)
+    assert row(text, "d2l")["verdict"] == "not distinguishable at n=2; mixed code"
+    assert "    python -m repro.run suite=few force=true\n" in text
+
+
+def test_an_arm_that_did_not_learn_says_so(results: Path) -> None:
+    for run in stuck("baseline", 2, recipe="d2l"):
+        file_record(results, run)
+    cells = row(page(results, COUSINS), "d2l")
+    assert (cells["difference"], cells["n"], cells["verdict"]) == ("", "0", "did not learn (2 of 2)")
 
 
 def test_other_runs_do_not_enter(results: Path) -> None:

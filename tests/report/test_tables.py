@@ -181,6 +181,104 @@ def test_a_key_that_the_schema_gains_keeps_old_records_comparable(tmp_path: Path
     assert effects.base_hash(old) == effects.base_hash(make_record("no_lrn", 0, 26.0))
 
 
+BY_HAND = {"train.epochs": [24, 1], "model.scale": [0.5, 0.25]}
+
+
+def by_hand(ablation: str, errors: dict[int, Any], label: str, keys: dict[str, Any]) -> list[record.Record]:
+    """Runs of an ablation with more keys set by hand."""
+    runs = arm(ablation, errors, difference={**CHANGES.get(ablation, {}), **keys})
+    return [replace(run, ablation=label) for run in runs]
+
+
+def test_runs_of_a_budget_set_by_hand_make_pairs(tmp_path: Path) -> None:
+    baseline = by_hand("baseline", {0: 75.0, 1: 76.0}, "scale=0.25+epochs=1", BY_HAND)
+    other = by_hand("no_lrn", {0: 77.0, 1: 79.0, 2: 80.0}, "no_lrn+scale=0.25+epochs=1", BY_HAND)
+    files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN), *baseline, *other)
+    page = files[f"{STEM}.md"]
+    plain, short = page.split("\n## ")[1:3]
+    assert page_row(plain, "no_lrn")[5] == "3"
+    assert page_row(short, "no_lrn")[3].startswith("+2.50 [")
+    assert page_row(short, "no_lrn")[5] == "2"
+    assert "`train.epochs=1`, `model.scale=0.25`, settings `" in short
+    command = "setup=imagenette_small recipe=paper ablation=baseline train.epochs=1 model.scale=0.25 seed=2\n"
+    assert f"    python -m repro.run {command}" in short
+
+
+def test_a_key_set_by_hand_is_an_arm_alone_and_the_baseline_of_an_ablation_with_it(tmp_path: Path) -> None:
+    rate = {"optimizer.lr": [0.01, 0.02]}
+    alone = by_hand("baseline", {0: 30.0}, "lr=0.02", rate)
+    both = by_hand("no_lrn", {0: 33.0}, "no_lrn+lr=0.02", rate)
+    files = render(tmp_path, *arm("baseline", BASELINE), *alone, *both)
+    plain, fast = files[f"{STEM}.md"].split("\n## ")[1:3]
+    assert page_row(plain, "lr=0.02")[3] == "+5.00"
+    assert page_row(fast, "no_lrn")[3] == "+3.00"
+    assert page_row(fast, "baseline", table=1)[2] == "30.00"
+    assert "| no_lrn |" not in plain
+
+
+@pytest.mark.parametrize("changed", [{"numerics": "beef"}, {"keys": {"train.precision": "bf16"}}])
+def test_numerics_and_precision_are_never_mixed(tmp_path: Path, changed: dict[str, Any]) -> None:
+    runs = [*arm("baseline", BASELINE, numerics="cafe"), *arm("no_lrn", NO_LRN, **{"numerics": "cafe", **changed})]
+    page = render(tmp_path, *runs)[f"{STEM}.md"]
+    assert page.count("### Effect of each change") == 2
+    assert page_row(page, "no_lrn")[6] == "no seed in common"
+    assert "numerics `cafe`" in page
+
+
+def test_commits_do_not_count_where_the_numerics_are_known_to_agree(tmp_path: Path) -> None:
+    known = {"numerics": "cafe"}
+    page = render(tmp_path, *arm("baseline", BASELINE, **known), *arm("no_lrn", NO_LRN, commit="fed", **known))[
+        f"{STEM}.md"
+    ]
+    assert page_row(page, "no_lrn")[6] == "worse at n=3"
+    assert "Mixed code" not in page
+
+
+@pytest.mark.parametrize("other", [{"commit": "fedcba9"}, {"code": record.Code("0123abc", True, "0.1.0")}])
+def test_code_that_may_differ_is_told_and_what_to_do(tmp_path: Path, other: dict[str, Any]) -> None:
+    runs = [*arm("baseline", BASELINE), *arm("no_lrn", NO_LRN, **other), *arm("no_dropout", NO_LRN)]
+    page = render(tmp_path, *runs)[f"{STEM}.md"]
+    assert page_row(page, "no_lrn")[6] == "worse at n=3; mixed code"
+    assert page_row(page, "no_lrn")[-1] == "mixed code (seeds 0, 1, 2)"
+    assert page_row(page, "no_dropout")[6] == "worse at n=3"
+    assert "**Mixed code.**" in page
+    assert "not the change's: `no_lrn`." in page
+    command = "-m setup=imagenette_small recipe=paper ablation=baseline seed=0,1,2 force=true"
+    assert f"    python -m repro.run {command}\n" in page
+
+
+def test_an_arm_that_never_left_chance_has_no_effect_in_points(tmp_path: Path) -> None:
+    files = render(tmp_path, *arm("baseline", BASELINE), *stuck("sigmoid", 3))
+    cells = page_row(files[f"{STEM}.md"], "sigmoid")
+    assert cells[3:8] == ["", "", "0", "did not learn (3 of 3)", ""]
+    assert cells[-1] == "3 of 3 runs did not learn (seeds 0, 1, 2): the loss stayed ln(10); not in the mean"
+    row = csv_rows(files)["sigmoid"]
+    assert (row["n"], row["did_not_learn"], row["ten_crops_top1_error"]) == ("0", "0, 1, 2", "")
+
+
+def test_means_leave_out_the_runs_that_did_not_learn(tmp_path: Path) -> None:
+    runs = [*stuck("no_lrn", 1), *arm("no_lrn", {1: 27.0, 2: 26.0})]
+    cells = page_row(render(tmp_path, *arm("baseline", BASELINE), *runs)[f"{STEM}.md"], "no_lrn")
+    assert cells[3].startswith("+1.25 [")
+    assert cells[6] == "not distinguishable at n=2; did not learn (1 of 3)"
+
+
+def test_nothing_is_compared_with_a_baseline_that_did_not_learn(tmp_path: Path) -> None:
+    page = render(tmp_path, *stuck("baseline", 3), *arm("no_lrn", NO_LRN))[f"{STEM}.md"]
+    assert page_row(page, "no_lrn")[3:7] == ["", "", "0", "the baseline did not learn"]
+    assert "missing in the baseline" not in page
+
+
+@pytest.mark.parametrize(("others", "shown"), [(0.0, ["7.0", "1500"]), (0.2, ["", ""]), (None, ["", ""])])
+def test_time_is_told_of_runs_on_a_quiet_machine_alone(others: float | None, shown: list[str], tmp_path: Path) -> None:
+    runs = arm("baseline", BASELINE, others=others)
+    if others is None:  # before it was measured
+        runs = [replace(run, cost=replace(run.cost, load_start=None, load_end=None, steal=None)) for run in runs]
+    page = render(tmp_path, *runs)[f"{STEM}.md"]
+    assert page_row(page, "baseline", table=1)[7:9] == shown
+    assert "python -m repro.bench" in page
+
+
 def test_an_ablation_without_a_file_is_told_by_its_difference(tmp_path: Path) -> None:
     linked = ["conv3", "conv6", "fc6", "fc7"]
     odd = arm(
