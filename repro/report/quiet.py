@@ -9,13 +9,13 @@ OTHERS = 0.05
 STEAL = 0.02
 """And the host of a virtual machine this one."""
 SPARE = 0.25
-"""Where neither is told (without /proc/stat): how far the load average may lie above the run's own threads, in cores
-per core."""
+"""Where neither is told (without /proc/stat): how far the load average may lie above the run's own threads, as a share
+of the cores."""
 RULE = f"""\
 Minutes and images/s are of training, from runs on a quiet machine alone: other processes took at most
 {100 * OTHERS:g} % of the time of all its cores and the host of a virtual machine {100 * STEAL:g} %; or, where the
-system tells neither, the load average lay at most {SPARE:g} a core above the run's own threads. They are blank where no
-run is known to have had that: see `python -m repro.bench`.
+system tells neither, the load average lay at most {100 * SPARE:g} % of the cores above the run's own threads. They are
+blank where no run is known to have had that: see `python -m repro.bench`.
 """
 
 
