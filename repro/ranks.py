@@ -4,8 +4,10 @@ They make the step of one process: the same draws, the same batch, the same drop
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from repro.errors import RunFailure, UserError
@@ -73,11 +75,48 @@ class Ranks:
 ALONE = Ranks()
 
 
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_STARTERS = {
+    "Slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
+    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    "MPI": ("PMI_RANK", "PMI_SIZE"),
+}
+"""What else starts several processes: the variable that numbers them, and those that count them, the best one first."""
+
+
 def from_environment() -> Ranks:
-    """As torchrun tells; alone where nothing started several."""
-    names = {"rank": "RANK", "count": "WORLD_SIZE", "local": "LOCAL_RANK"}
-    told = {field: os.environ[name] for field, name in names.items() if name in os.environ}
-    return Ranks(**{field: int(value) for field, value in told.items()}) if len(told) == len(names) else ALONE
+    """As torchrun tells; alone where nothing started several.
+
+    Raises UserError where several were started in another way: each would make the whole run, into the same files.
+    """
+    told = {name: os.environ[name] for name in _TORCHRUN if name in os.environ}
+    if told.keys() == set(_TORCHRUN):
+        rank, count, local = (_number(name, text) for name, text in told.items())
+        return Ranks(rank, count, local)
+    if "RANK" in told or _number("WORLD_SIZE", told.get("WORLD_SIZE", "1")) > 1:
+        missing = ", ".join(name for name in _TORCHRUN if name not in told)
+        raise UserError(f"{' and '.join(told)} without {missing}: start the processes with torchrun, or unset them")
+    for starter, (number, *counts) in _STARTERS.items():
+        count = next((_number(name, os.environ[name]) for name in counts if name in os.environ), 1)
+        if number in os.environ and count > 1:
+            raise UserError(
+                f"{starter} started {count} processes, which would each make the whole run: start one, or one torchrun"
+                " a machine, which starts them (torchrun --nproc_per_node=GPUS -m repro.run ...)"
+            )
+    return ALONE
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"environment variable {name}={text}: must be a whole number; torchrun sets it")
+    return int(text)
+
+
+@cache
+def warn(text: str) -> None:
+    """One line on stderr: once, however many runs a process makes and however many processes share a run."""
+    if from_environment().first:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def join(ranks: Ranks, device: "torch.device") -> None:

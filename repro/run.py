@@ -49,6 +49,7 @@ def main() -> None:
         return
 
     started = time.monotonic()
+    from_environment()  # processes that nothing joins end here, and not once a job
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

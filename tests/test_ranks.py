@@ -1,5 +1,6 @@
 """Processes that share a run make what one process makes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,44 @@ def test_a_process_is_alone_unless_told(monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert from_environment() == Ranks(3, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK and WORLD_SIZE without LOCAL_RANK: start the processes with torchrun"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "WORLD_SIZE and LOCAL_RANK without RANK: "),
+        ({"RANK": "3"}, "RANK without WORLD_SIZE, LOCAL_RANK: start the processes with torchrun, or unset them"),
+        ({"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0"}, "variable WORLD_SIZE=two: must be a whole number"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, "Slurm started 4 processes, which would each make the whole run"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "2"}, "Slurm started 2 processes"),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI started 2 processes"),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, "MPI started 2 processes"),
+        ({"WORLD_SIZE": "1"}, None),
+        ({"LOCAL_RANK": "0"}, None),
+        ({"SLURM_NTASKS": "4"}, None),  # the shell of an allocation
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Ranks(1, 2, 1)),
+    ],
+    ids=str,
+)
+def test_processes_that_nothing_joins_do_not_begin(
+    environment: dict[str, str],
+    message: str | Ranks | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", *(name for name in os.environ if name.startswith("SLURM_"))):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if not isinstance(message, str):
+        assert from_environment() == (message or ALONE)
+        return
+    with pytest.raises(UserError, match=message):
+        from_environment()
+    assert run_command(*WORDS) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
 
 
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
