@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "short")
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[pretend.Gpu | None]:
     """The pretended one computes on the CPU, which has neither Triton nor PyTorch's normalisation in bf16."""
     if request.param == "pretended":
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
         monkeypatch.setattr(lrn, "response_norm", lambda config: nn.Identity())
         monkeypatch.setattr(peers, "response_norm", lambda config: nn.Identity())
     with pretend.gpu() if request.param == "pretended" else nullcontext() as machine:
@@ -95,7 +94,13 @@ def test_a_candidate_that_fails_does_not_stop_the_others(gpu: pretend.Gpu | None
     def broken(*arguments: Any) -> Any:
         raise RuntimeError("no kernel image\nis available")
 
-    monkeypatch.setattr(steps, "torchvision_alexnet", broken)
+    config = small_configuration(4, Precision.bf16)
+    names = ("ours, bf16", "plain PyTorch, fp32", "torchvision's alexnet, bf16", "ours, tf32")
+    makers = dict(zip(names, (steps.ours, steps.plain, broken, steps.ours), strict=True))
+    candidates = {name: (maker, config) for name, maker in makers.items()}
+    monkeypatch.setattr(steps, "_on_gpu", lambda batch: candidates)
+    wanted = [target for target in targets(CUDA, "step") if {target.ours, target.peer} <= set(names)]
+    monkeypatch.setattr(bench, "targets", lambda kind, part: wanted)
     done, failed = bench.measure("step", CUDA)
     (candidate,) = failed
     assert candidate == "torchvision's alexnet, bf16"
