@@ -86,6 +86,7 @@ def _on_gpu(batch: int) -> Candidates:
         "ours, tf32": (ours, configuration(batch, Precision.tf32, GRAPH)),
         "plain PyTorch, its defaults": (plain_with_tf32, configuration(batch)),
         "ours, fp32": (ours, configuration(batch, Precision.fp32, GRAPH)),
+        "ours at the end, bf16": (ours, config),  # how far the device has drifted meanwhile
     }
 
 

@@ -95,12 +95,11 @@ TARGETS = (
     Target(CUDA, "step", "training step, fp32", IMAGES, None, "ours, fp32", _PLAIN),
     Target(CUDA, "step", "step over torchvision's, bf16", IMAGES, None, "ours, bf16", "torchvision's alexnet, bf16"),
     Target(CUDA, "step", "step as one graph, bf16", IMAGES, None, "ours, bf16", "ours kernel by kernel, bf16"),
-    Target(
-        CUDA, "step", "step with cuDNN's benchmark mode, bf16", IMAGES, None, "ours benchmarked, bf16", "ours, bf16"
-    ),
+    Target(CUDA, "step", "step with cuDNN's benchmark mode", IMAGES, None, "ours benchmarked, bf16", "ours, bf16"),
     Target(CUDA, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
     Target(CUDA, "step", "step with dropout over without", IMAGES, None, "ours, bf16", "ours without dropout, bf16"),
     Target(CUDA, "step", "step in two columns over one", IMAGES, None, "ours, bf16", "ours in one column, bf16"),
+    Target(CUDA, "step", "step at the end over the beginning", IMAGES, None, "ours at the end, bf16", "ours, bf16"),
     Target(CUDA, "run", "run, images on the GPU", IMAGES, None, "run, images on the GPU", "training step"),
     Target(CUDA, "run", "run, images in the host's memory", IMAGES, None, "run, images on the host", "training step"),
     Target(CUDA, "run", "evaluation, centre crop", IMAGES, None, "centre crop", "training step"),
