@@ -167,9 +167,10 @@ class Gpu:
             memory.read[stream] = stream.time
 
     def _check(self, stream: "Stream", uses: Clock, fault: str) -> None:
-        known = _later(self.host, stream.clock())
-        if any(known.get(other, 0) < moment for other, moment in uses.items()):
-            raise Race(fault)
+        for other, moment in uses.items():
+            known = max(self.host.get(other, 0), stream.known.get(other, 0))
+            if other is not stream and known < moment:
+                raise Race(fault)
 
 
 def _later(one: Clock, other: Clock) -> Clock:
@@ -394,13 +395,16 @@ def _new(results: Any, given: Any) -> list[Tensor]:
     return [tensor for tensor in _tensors(results) if tensor.untyped_storage()._cdata not in known]
 
 
+@functools.cache
+def _outputs(func: Any) -> list[tuple[int, str]]:
+    """The arguments that an operator changes in place, by number and name."""
+    infos = [(number, argument.name, argument.alias_info) for number, argument in enumerate(func._schema.arguments)]
+    return [(number, name) for number, name, info in infos if info is not None and info.is_write]
+
+
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """What an operator changes in place, as its schema has it."""
-    found = []
-    for number, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            found += _tensors(args[number] if number < len(args) else kwargs.get(argument.name))
-    return found
+    found = [args[number] if number < len(args) else kwargs.get(name) for number, name in _outputs(func)]
+    return _tensors(found)
 
 
 def _spoil(tensor: Tensor) -> None:

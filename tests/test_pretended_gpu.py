@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from repro import runner
+from repro import evaluate, profile, runner
 from repro.config import Config, Mean, OptimizerKind
 from repro.data.store import ImageData
 from repro.errors import RunFailure, UserError
+from repro.experiments import compose
 from repro.model import build
+from repro.profiling import ceilings, steps
 from repro.ranks import Ranks
 from repro.record import find
 from repro.train.device import choose_device
@@ -49,6 +51,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adam": {"optimizer.kind": OptimizerKind.adam, "optimizer.lr": 1e-3, "schedule.drops": [0.8]},
     "other input": {"data.unit_variance": True, "data.mean": Mean.image_centre, "augment.color_noise_divisor": 1.1},
 }
+FROM_THE_HOST = ("as it is", "many steps", "in parts", "other input")
+"""Variants that run without resident images too."""
 
 
 def configured(variant: str) -> Config:
@@ -96,8 +100,9 @@ def assert_same(ours: Training, theirs: Training) -> None:
             assert row[key] == pytest.approx(other[key], rel=1e-4), key
 
 
-@pytest.mark.parametrize("resident", [True, False], ids=["resident", "from the host"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "resident"), [*((name, True) for name in VARIANTS), *((name, False) for name in FROM_THE_HOST)]
+)
 def test_a_run_is_that_of_the_cpu_and_waits_for_nothing(
     variant: str, resident: bool, tmp_path: Path, on_cpu: Callable[[str], Training]
 ) -> None:
@@ -182,6 +187,25 @@ def test_a_command_files_a_record_of_its_device(device: str, images: Path, resul
     assert record.metrics.train.loss is not None
     assert math.isfinite(record.metrics.train.loss)
     assert record.cost.peak_memory_mib == pytest.approx(gpu.peak / 2**20)
+    (weights,) = results.rglob("weights.safetensors")
+    again = evaluate.measure(compose(words(images, results, f"train.device={device}")), weights)
+    assert again["centre"]["top1"] == record.metrics.centre.top1
+    assert gpu.index(None) == int(device == "cuda:1")
+
+
+def test_a_profile_has_a_step_as_one_graph_beside_its_kernels(
+    results: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(steps.ACTIVITIES, "cuda", steps.ACTIVITIES["cpu"])  # PyTorch's profiler wants a real one
+    monkeypatch.setitem(ceilings.COPIED, "cuda", 2**20)
+    monkeypatch.setitem(ceilings.SIDE, "cuda", 128)
+    arguments = words(Path("none"), results, "train.device=cuda:1", "data.classes=4", "steps=2")
+    monkeypatch.setattr(sys, "argv", [profile.__file__, *arguments])
+    profile.main()
+    assert gpu.replays
+    told = capsys.readouterr().out
+    assert "Pretended GPU 1, fp32" in told
+    assert "as one graph" in told
 
 
 @pytest.fixture
@@ -274,7 +298,7 @@ def test_in_triton(tmp_path: Path) -> None:
     with pretend.gpu(count=2) as gpu:
         assert_same(trained(config, "cuda:1", tmp_path / "gpu", data), theirs)
     assert gpu.replays == 5 - WARM_UPS
-    assert {name for name, _ in gpu.launches} == {"_forward", "_backward", "_fill"}
+    assert {"_forward", "_backward", "_fill"} <= {name for name, _ in gpu.launches}
     assert {device for _, device in gpu.launches} == {1}
 
 
@@ -284,4 +308,4 @@ def test_kernels_in_triton_make_the_same_run() -> None:
     command = [sys.executable, "-m", "pytest", f"{__file__}::test_in_triton"]
     environment = os.environ | {"TRITON_INTERPRET": "1"}  # chosen when a kernel is defined
     done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert "1 passed" in done.stdout or done.returncode == 0, done.stdout
+    assert done.stdout.startswith("."), done.stdout
