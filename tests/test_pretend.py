@@ -337,6 +337,6 @@ def test_a_step_of_training_is_that_of_the_cpu(gpu: Gpu) -> None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.detach())
-        return torch.stack(losses).tolist()  # type: ignore[no-any-return]
+        return torch.stack(losses).tolist()
 
     assert trained("cuda") == trained("cpu")
