@@ -2,7 +2,9 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from repro import evaluate
 from repro import record as records
 from repro.command import exit_code
-from repro.data import embedded
+from repro.data import embedded, sources, store
 from repro.weights import fingerprint
 from tests.tiny import SIZE, only_record, run_command
 from tests.weights import protobuf
@@ -73,6 +75,48 @@ def test_the_weights_of_a_run_have_the_errors_of_its_record(
         "source": "embedded", "content_hash": trained.data.content_hash, "classes": 10, "val_images": 30,
     }  # fmt: skip
     assert found["device"] == trained.machine.device
+
+
+def test_the_weights_of_a_run_know_how_they_were_made(
+    trained: records.Record, weights: Path, words: list[str], answer: Any
+) -> None:
+    """Without a recipe and a setup, and in another shape than the setup's own."""
+    (cache,) = (word for word in words if word.startswith("data.cache="))
+    code, out, err = answer(f"weights={weights}", "format=json", cache, "train.device=cpu")
+    assert (code, err) == (0, "")
+    found, metrics = json.loads(out), trained.metrics
+    assert (found["setup"], found["recipe"]) == ("embedded", "source")
+    assert (found["centre"]["top1"], found["ten_crops"]["top5"]) == (metrics.centre.top1, metrics.ten_crops.top5)
+
+
+def test_the_mean_image_is_the_one_they_were_trained_with(
+    trained: records.Record, weights: Path, words: list[str], answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_data = store.open_data
+
+    def others(config: Any) -> store.ImageData:
+        data = open_data(config)
+        return replace(data, mean=data.mean + 50, classes=("\x1b[31m", *data.classes[1:]))
+
+    monkeypatch.setattr(store, "open_data", others)
+    code, out, err = answer(f"weights={weights}", "format=json", *words)
+    assert code == 0
+    assert json.loads(out)["centre"]["loss"] == trained.metrics.val_loss
+    assert err.startswith("warning: [b] weights.safetensors knows the classes ")
+    assert err.rstrip("\n").isprintable()
+
+
+def test_weights_that_do_not_fit_are_told_before_images_are_packed(
+    weights: Path, words: list[str], answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "open_data", lambda _: pytest.fail("images were packed"))
+    code, out, err = answer(f"weights={weights}", *words, "model.sizes.fc7=2048")
+    assert (code, out) == (2, "")
+    assert "layer fc7: weight 256 x 256 in the file, 128 x 256 in the network" in err
+    monkeypatch.setattr(sources, "_embedded", lambda: SimpleNamespace(classes=("a", "b", "c")))
+    code, out, err = answer(f"weights={weights}", *words)
+    assert (code, out) == (2, "")
+    assert "layer fc8: weight 10 x 256 in the file, 3 x 256 in the network" in err
 
 
 def test_the_table_is_for_readers(weights: Path, words: list[str], answer: Any) -> None:

@@ -68,7 +68,8 @@ def read_origin(path: Path) -> Origin | None:
         config, classes = json.loads(metadata["config"]), json.loads(metadata["classes"])
     except (ValueError, RecursionError):
         config = classes = None
-    if not isinstance(config, dict) or not isinstance(classes, list):
+    evaluated = "${" in json.dumps(config)  # by OmegaConf, which puts in what the environment says
+    if evaluated or not isinstance(config, dict) or not isinstance(classes, list):
         raise UserError(f"{path}: what it says about its run is damaged: get it again")
     return Origin(metadata["record"], config, tuple(map(str, classes)), statistics)
 

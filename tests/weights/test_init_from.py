@@ -1,19 +1,25 @@
 """`init_from=FILE`: what a run starts from, and what its record says about it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torchvision.models import alexnet
 
-from repro import describe
+from repro import describe, runner
 from repro import record as records
 from repro.command import exit_code
+from repro.data import embedded
 from repro.experiments import compose
 from repro.model import build
 from repro.weights import fingerprint
+from repro.weights.geometry import at_their_size
+from repro.weights.own import read_origin
 from tests.test_run import interrupt
 from tests.tiny import WORDS, content, only_record, run_command
 
@@ -114,6 +120,87 @@ def test_weights_of_another_net_start_nothing(
     assert "layer fc7: weight 256 x 256 in the file, 128 x 256 in the network" in err
     assert err.count("\n") == 1
     assert records.find(results) == []
+
+
+def test_weights_are_compared_before_images_are_packed(
+    start: Start, weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "open_data", lambda _: pytest.fail("images were packed"))
+    assert start(f"init_from={weights}", "model.sizes.fc7=2048") == 2
+    assert "layer fc7: weight 256 x 256 in the file, 128 x 256 in the network" in capfd.readouterr().err
+
+
+def test_other_classes_start_from_random_weights(
+    start: Start, results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Said before images are packed; all other layers are the file's."""
+    torch.manual_seed(7)
+    theirs = build(compose(list(WORDS)), classes=1000).state_dict()
+    torch.save(theirs, tmp_path / "[b]thousand.pt")
+    assert start(f"init_from={tmp_path}/[b]thousand.pt", "train.epochs=1", STILL) == 0
+    line = "warning: [b]thousand.pt: fc8 has 1000 classes, the images 2: it starts from random weights"
+    assert line in " ".join(capfd.readouterr().out.split())
+    (path,) = results.rglob("weights.safetensors")
+    found = load_file(path)
+    assert torch.equal(found["features.conv1.weight"], theirs["features.conv1.weight"])
+    assert found["classifier.fc8.weight"].shape == (2, 256)
+
+
+def test_what_a_run_leaves_says_what_it_is(trained: records.Record, weights: Path, images: Path) -> None:
+    origin = read_origin(weights)
+    assert origin is not None
+    assert origin.record == f"imagefolder/paper/{trained.ablation}/seed5"
+    assert origin.classes == ("class_0", "class_1")
+    assert {key: origin.config[key] for key in ("model.scale", "data.crop")} == {"model.scale": 0.0625, "data.crop": 64}
+    assert origin.statistics["mean"].shape == (72, 72, 3)
+    assert str(images).encode() not in weights.read_bytes()
+
+
+def test_the_place_that_a_run_leaves_its_weights_in_needs_no_quotes(
+    start: Start, results: Path, weights: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "drops=0.5,0.8 [x]" / "Trained.safetensors"
+    place.parent.mkdir()
+    shutil.copy(weights, place)
+    words = ("train.epochs=1", STILL)
+    assert start(f"init_from={place}", *words) == 0
+    assert only_record(results).config["init_from"] == fingerprint(weights)
+    assert start(f"init_from='{place}'", *words) == 0  # as before
+
+
+def test_the_readmes_line_starts_from_torchvisions_file_at_its_size(
+    results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand classes at full width; the setup has ten at a quarter. Only the budget is smaller here."""
+    with torch.device("meta"):
+        state = alexnet(weights=None).state_dict()
+    torch.save({name: torch.zeros(tensor.shape) for name, tensor in state.items()}, tmp_path / "alexnet.pth")
+    monkeypatch.setattr(embedded, "PER_CLASS", {"train": 1, "val": 1})
+    monkeypatch.chdir(tmp_path)
+    small = (
+        "train.epochs=1",
+        "train.batch_size=5",
+        "train.device=cpu",
+        "wandb.mode=disabled",
+        f"data.cache={tmp_path}",
+    )
+    assert run_command("init_from=alexnet.pth", "recipe=torchvision", f"results_dir={results}", *small) == 0
+    out, err = capfd.readouterr()
+    assert "alexnet.pth holds the full net: model.scale=1 data.image_size=256 data.crop=224 in place of" in err
+    assert "alexnet.pth: fc8 has 1000 classes, the images 10: it starts" in " ".join(out.split())
+    record = only_record(results)
+    assert (record.status, record.setup, record.recipe) == (records.COMPLETE, "embedded", "torchvision")
+    assert record.config["model"]["scale"] == 1
+    assert record.cost.parameters == 57_044_810  # torchvision's alexnet(num_classes=10)
+
+
+def test_the_users_own_sizes_are_kept(tmp_path: Path) -> None:
+    """And those of a setup that the weights fit, or that fits nothing."""
+    config = compose(["recipe=torchvision", "model.scale=0.125"])
+    torch.save(build(compose(["recipe=torchvision"]), 10).state_dict(), tmp_path / "small.pth")
+    for path in (tmp_path / "small.pth", tmp_path / "nothing.pth"):
+        assert at_their_size(path, config, {"model.scale"}) == (config, None)
+        assert at_their_size(path, compose(["recipe=torchvision"]), set())[1] is None
 
 
 def test_the_layer_table_needs_no_weights(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
