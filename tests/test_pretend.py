@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import pretend
+import tests.pretend as pretend
 from tests.pretend import Gpu, Race
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+import tests.pretend as pretend
 from repro import evaluate, profile, runner
 from repro.config import Config, Mean, OptimizerKind
 from repro.data.store import ImageData
@@ -27,7 +28,6 @@ from repro.train.device import choose_device
 from repro.train.graph import WARM_UPS
 from repro.train.loop import Training
 from repro.train.tally import Tally
-from tests import pretend
 from tests.pretend import Gpu
 from tests.tiny import IDENTITY, WORDS, only_record, run_command, tiny_config, tiny_data
 

@@ -18,10 +18,10 @@ from urllib.request import urlopen
 import pandas as pd
 import pytest
 
+import tests.pretend as pretend
 from repro import profile
 from repro.command import exit_code
 from repro.profiling import ceilings, steps
-from tests import pretend
 from tests.tiny import WORDS
 
 TINY = (*WORDS, "data.classes=4")

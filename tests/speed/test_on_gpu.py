@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+import tests.pretend as pretend
 from repro import bench, experiments
 from repro.config import Config, Precision
 from repro.profiling import ceilings
 from repro.speed import gpu_inputs, lrn, peers, runs, steps, throughput
 from repro.speed.targets import CUDA, targets
-from tests import pretend
 
 SMALL = ("model.scale=0.0625", "data.image_size=72", "data.crop=64")
 pytestmark = pytest.mark.usefixtures("one_thread", "short")
