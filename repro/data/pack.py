@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,7 @@ def _finish(folder: Path, listing: Listing, parts: list[_Part], config: DataConf
         "classes": listing.classes,
         "fingerprint": listing.fingerprint,
         "skipped": [*listing.foreign, *(part.files.names[index] for part in parts for index in part.bad)],
+        "val_images_in_train": _in_both(arrays),
         "content_hash": _content_hash(listing.classes, digests),
         "digests": digests | {"mean": digest(statistics.mean)},
         "bytes": {name: (folder / f"{name}.npy").stat().st_size for name in array_names(config.format)},
@@ -240,6 +242,18 @@ def _finish(folder: Path, listing: Listing, parts: list[_Part], config: DataConf
     }
     _write_json(folder / META, meta | {"checksum": checksum(meta)})
     (folder / PROGRESS).unlink()
+
+
+def _in_both(arrays: dict[str, np.ndarray]) -> int:
+    """How many validation images the training set holds too, pixel for pixel."""
+    train = set(_of_images(arrays["train_images"], arrays.get("train_ends")))
+    return sum(image in train for image in _of_images(arrays["val_images"], arrays.get("val_ends")))
+
+
+def _of_images(images: np.ndarray, ends: np.ndarray | None) -> Iterator[bytes]:
+    """A hash of each image's pixels, or of its JPEG file."""
+    squares = images if ends is None else (images[start:end] for start, end in pairwise([0, *ends.tolist()]))
+    return (hashlib.blake2b(square.data, digest_size=16).digest() for square in squares)
 
 
 def digest(array: np.ndarray) -> str:

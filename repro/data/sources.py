@@ -17,6 +17,7 @@ from repro.config import DataConfig, Source
 from repro.data import archives, embedded
 from repro.data.place import choose_place
 from repro.errors import UserError
+from repro.ranks import warn
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
 SHOWN = 20  # bad files named on the screen
@@ -139,6 +140,7 @@ class _Found:
 def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listing:
     classes = {split: _class_names(folder / split) for split in ("train", val)}
     _check_same(folder, classes)
+    _warn_of_order(folder, classes["train"])
     found = [_find(folder, split, names) for split, names in classes.items()]
     foreign = [name for part in found for name in part.foreign]
     if foreign and not skip_bad:
@@ -159,6 +161,16 @@ def _class_names(folder: Path) -> list[str]:
     if len(names) < 2:
         raise UserError(f"{folder} has {len(names)} class folders: at least two are needed, as {folder}/<class>/*")
     return names
+
+
+def _warn_of_order(folder: Path, names: list[str]) -> None:
+    """Somebody who names folders 0 to 11 may expect the names to be the labels."""
+    if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
+        start = ", ".join(f"{name}: {label}" for label, name in enumerate(names[:4]))
+        warn(
+            f"{folder}: folders named by numbers get labels in the order of their text, as in torchvision's ImageFolder"
+            f" ({start}, ...): write 00, 01, ... for the order of the numbers"
+        )
 
 
 def _check_same(folder: Path, classes: dict[str, list[str]]) -> None:

@@ -18,6 +18,7 @@ from repro.data.place import choose_place
 from repro.data.sources import Listing, bad_files, list_images
 from repro.data.squares import Squares, as_squares
 from repro.data.statistics import measure
+from repro.ranks import warn
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
 
@@ -134,6 +135,11 @@ def _open(folder: Path, listing: Listing, config: DataConfig, verify: bool = Fal
         raise bad_files(
             f"{folder} leaves out {len(meta['skipped'])} bad files: replace them, or set data.skip_bad=true",
             meta["skipped"],
+        )
+    if repeated := meta.get("val_images_in_train"):
+        warn(
+            f"{folder}: {repeated} of {len(arrays['val_labels'])} validation images are in the training set too, pixel"
+            " for pixel, so errors come out too low: remove them from one of the two"
         )
     train, val = (
         as_squares(arrays[f"{name}_images"], arrays.get(f"{name}_ends"), config.image_size) for name in ("train", "val")

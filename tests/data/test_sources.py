@@ -197,3 +197,17 @@ def test_cifar10_is_downloaded(
     assert listing.train.labels == [0, 1, 0, 1]
     assert listing.val.names == ["test/0", "test/1"]
     assert listing.val.open(1).getpixel((0, 0)) == (2, 2, 2)
+
+
+def test_folders_named_by_numbers_are_labelled_by_their_text_and_said_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("0", "1", "2", "10"):
+        for split in ("train", "val"):
+            save_image(tmp_path / split / name / "0.png", int(name))
+    config = DataConfig(source=Source.imagefolder, root=str(tmp_path))
+    for _ in range(2):
+        assert list_images(config).classes == ("0", "1", "10", "2")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ")
+    assert "in the order of their text, as in torchvision's ImageFolder (0: 0, 1: 1, 10: 2, 2: 3, ...)" in line

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repro.config import DataConfig, Source
+from repro.config import DataConfig, Format, Source
 from repro.data import embedded, growing, pack
 from repro.data.square import read_square, to_square
 from repro.data.store import ImageData, open_data
@@ -68,6 +68,21 @@ class TestOpen:
         assert (data.val.labels.tolist(), data.val.labels.dtype) == ([0, 0, 1, 1, 2, 2], np.int64)
         with Image.open(folder / "train/dog/1.png") as image:
             np.testing.assert_array_equal(data.train.images[6], to_square(image, SIZE))
+
+    @pytest.mark.parametrize("encoding", Format)
+    def test_images_in_both_splits_are_told_once(
+        self, encoding: Format, data_config: Config, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = data_config(format=encoding)
+        open_data(config)
+        assert "warning" not in capsys.readouterr().err
+        with Image.open(folder / "train/dog/1.png") as image:
+            image.save(folder / "val/cat/0.bmp")  # other bytes, another name and class, the same pixels
+        for _ in range(2):
+            open_data(config)
+        told = capsys.readouterr().err
+        assert told.count("warning: ") == 1
+        assert "1 of 7 validation images are in the training set too, pixel for pixel" in told
 
     def test_statistics(self, data_config: Config) -> None:
         data = open_data(data_config())
