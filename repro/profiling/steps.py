@@ -136,7 +136,7 @@ def _watch(step: Callable[[], object], steps: int, device: torch.device) -> tupl
     """The profiler after so many steps, and the seconds of each; one more before them warms it up."""
     plan = schedule(wait=0, warmup=1, active=steps, repeat=1)
     watched = []
-    with profile(activities=ACTIVITIES[device.type], schedule=plan, record_shapes=True) as profiler:
+    with profile(activities=ACTIVITIES[device.type], schedule=plan, record_shapes=True, acc_events=True) as profiler:
         for _ in range(1 + steps):
             watched.append(seconds(step, 1, device))
             profiler.step()

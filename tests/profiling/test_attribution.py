@@ -58,7 +58,7 @@ def spans_of_a_step(config: Config, network: Network | None = None, parts: int =
     with layer_work(network) as work, CountOperators() as operators:
         step()
     plan = schedule(wait=0, warmup=1, active=2, repeat=1)
-    with named_ranges(network), profile(activities=[ProfilerActivity.CPU], schedule=plan) as profiler:
+    with named_ranges(network), profile(activities=[ProfilerActivity.CPU], schedule=plan, acc_events=True) as profiler:
         for _ in range(3):
             step()
             profiler.step()
