@@ -33,7 +33,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     from repro import threads
     from repro.data.augmentation import Pixels
     from repro.data.resident import resident
-    from repro.data.sources import list_images
+    from repro.data.sources import class_count
     from repro.data.store import open_data
     from repro.model import build
     from repro.record import CENTRE, TEN_CROPS
@@ -48,7 +48,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     set_precision(config.train.precision)
     threads.take()
     keep_freed(device)
-    check(weights, config, config.data.classes or len(list_images(config.data).classes))
+    check(weights, config, lambda: class_count(config.data))
     data = _as_trained(open_data(config.data), weights)
     if mean is not None:
         data = _with_mean(data, mean)

@@ -44,6 +44,6 @@ def _started(config: Config, words: Sequence[str]) -> tuple[Config, Path | None]
 
     path = Path(config.init_from).expanduser()
     config, change = at_their_size(path, config, {word.partition("=")[0] for word in words})
-    if change:
+    if change and from_environment().first:
         print(change, file=sys.stderr)
     return replace(config, init_from=fingerprint(path)), path

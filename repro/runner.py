@@ -16,7 +16,7 @@ from repro import naming, threads
 from repro import record as records
 from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
-from repro.data.sources import list_images
+from repro.data.sources import class_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
@@ -197,8 +197,8 @@ def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
     """Before any image is packed. UserError where the file of weights does not fit the network."""
     if wanted.init_from is None:
         return
-    classes = wanted.config.data.classes or len(list_images(wanted.config.data).classes)
-    left_out = check(wanted.init_from, wanted.config, classes, new_classes=True)
+    data = wanted.config.data
+    left_out = check(wanted.init_from, wanted.config, lambda: class_count(data), new_classes=True)
     if left_out and ranks.first:
         screen.warning(escape(left_out))
 

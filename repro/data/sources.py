@@ -75,6 +75,11 @@ def list_images(config: DataConfig) -> Listing:
     return listing
 
 
+def class_count(config: DataConfig) -> int:
+    """Classes of the configured source, before its images are packed. UserError as in `list_images`."""
+    return config.classes or len(list_images(config).classes)
+
+
 def bad_files(summary: str, names: list[str]) -> UserError:
     """The error that names bad files, one a line, the first twenty of them."""
     more = [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []

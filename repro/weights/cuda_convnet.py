@@ -110,7 +110,7 @@ class _Dtype:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """`state`: a version, the byte order, and what only records have."""
-        self.code = f"{state[1]}{self.code}".lstrip("|")
+        self.code = (state[1] + self.code).lstrip("|")
 
 
 class _Array:

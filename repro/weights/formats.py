@@ -43,19 +43,20 @@ def load_into(path: Path, network: Network, new_classes: bool = False) -> None:
             tensor.copy_(given[name])
 
 
-def check(path: Path, config: Config, classes: int, new_classes: bool = False) -> str | None:
+def check(path: Path, config: Config, classes: Callable[[], int], new_classes: bool = False) -> str | None:
     """Whether a file's weights fit the network of a configuration, before any image is read or weight drawn.
 
-    Returns a line where the last layer's weights are left out, see `load_into`. UserError as there.
+    `classes` counts those of the images, once the file is known to hold weights. Returns a line where the last layer's
+    weights are left out, see `load_into`. UserError as there.
     """
     given = _guarded(path, lambda reader: reader(path))
     with torch.device("meta"):
-        network = build(config, classes)
+        network = build(config, count := classes())
     fresh = _check(path, given, _by_layer(network), _last(network) if new_classes else None)
     if fresh is None:
         return None
     found = given[f"{fresh}.weight"].shape[0]
-    return f"{path.name}: {fresh} has {found} classes, the images {classes}: it starts from random weights"
+    return f"{path.name}: {fresh} has {found} classes, the images {count}: it starts from random weights"
 
 
 def read(path: Path) -> Weights:

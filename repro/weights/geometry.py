@@ -31,7 +31,7 @@ def at_their_size(path: Path, config: Config, given: set[str]) -> tuple[Config, 
 def _fit(path: Path, config: Config) -> bool:
     """Whether all but the number of classes agrees."""
     try:
-        check(path, config, classes=2, new_classes=True)
+        check(path, config, lambda: 2, new_classes=True)
     except UserError:
         return False
     return True

@@ -16,6 +16,8 @@ PARTS = ("features", "classifier")
 KINDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _OURS = re.compile(r"(conv|local|fc|norm)\d+")
 
+LONGEST_NAME = 1000  # characters; what is longer, or nested so deep, is no layer's
+
 Held = Tensor | Stored
 
 
@@ -67,7 +69,7 @@ def _tensors(saved: Any) -> Iterator[tuple[str, Held]]:
         place, value = waiting.pop()
         if isinstance(value, Held):
             yield place, value
-        elif isinstance(value, dict) and id(value) not in seen:
+        elif isinstance(value, dict) and id(value) not in seen and len(place) < LONGEST_NAME:
             seen.add(id(value))
             before = f"{place}/" if place else ""
             waiting += [(before + key, held) for key, held in value.items() if isinstance(key, str)]
@@ -78,7 +80,7 @@ def _split(name: str) -> tuple[str, str | None]:
 
     `state_dict/module.features.module.0.weight` gives `state_dict/module.` and `conv1.weight`.
     """
-    *steps, kind = re.split(r"[./]", name)
+    *steps, kind = re.split(r"[./]", name[:LONGEST_NAME])
     start = max((place for place, step in enumerate(steps) if step in PARTS), default=None)
     part = "" if start is None else steps[start]
     below = steps if start is None else steps[start + 1 :]

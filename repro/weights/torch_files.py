@@ -41,6 +41,8 @@ _TYPES = {
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
+_MODULES = ("torch", "torch.cuda")
+"""Where they come from: the first files of torch say on which processor a tensor lay."""
 
 
 class _Type(Sealed):
@@ -54,13 +56,13 @@ class _Type(Sealed):
 
 _GLOBALS: Globals = {
     **COMMON,
-    **{("torch", f"{name}Storage"): _Type(dtype) for name, dtype in _TYPES.items()},
-    **{("torch", f"{name}Tensor"): Unused for name in _TYPES},
+    **{(module, f"{name}Storage"): _Type(dtype) for module in _MODULES for name, dtype in _TYPES.items()},
+    **{(module, f"{name}Tensor"): Unused for module in _MODULES for name in _TYPES},
     **{("torch", str(dtype).removeprefix("torch.")): Unused for dtype in _TYPES.values()},
     ("torch._utils", "_rebuild_tensor"): Call(stored),
     ("torch._utils", "_rebuild_tensor_v2"): Call(stored),
     ("torch._utils", "_rebuild_parameter"): Call(lambda tensor, *_: tensor),
-    ("torch", "Size"): Call(tuple),
+    ("torch", "Size"): Unused,  # shapes of tensors are plain tuples
     ("torch", "device"): Unused,
     # what training programs keep beside the weights
     ("argparse", "Namespace"): Unused,
@@ -68,6 +70,7 @@ _GLOBALS: Globals = {
     ("collections", "Counter"): Dictionary,
     ("numpy", "dtype"): Unused,
     **{(module, "_reconstruct"): Unused for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{(module, "_frombuffer"): Unused for module in ("numpy.core.numeric", "numpy._core.numeric")},
     ("_codecs", "encode"): Unused,  # how Python 3 pickles bytes for protocol 2
     **{(module, "PosixPath"): Unused for module in ("pathlib", "pathlib._local")},
     **{(module, name): Unused for module in ("builtins", "__builtin__") for name in ("set", "list", "dict")},
@@ -109,7 +112,7 @@ def _read_zip(path: Path) -> Any:
 
     def persistent(pid: Any) -> Storage:
         kind, type_, key, _, count = pid
-        entry = f"{root}data/{key}"
+        entry = root + "data/" + key
         if kind != "storage" or sizes[entry] != count * type_.dtype.itemsize:
             raise ValueError("a storage of another size than its entry")
         return Storage(type_.dtype, 0, count, partial(_entry, path, entry))

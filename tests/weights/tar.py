@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.weights.python2 import Global, Persistent, Reduced, dumps
 
-STORAGE, TENSOR = Global("torch", "FloatStorage"), Global("torch", "FloatTensor")
+STORAGE, TENSOR = Global("torch", "FloatStorage"), Global("torch.cuda", "FloatTensor")
 FIRST_KEY = 140_000_000  # torch took the address of an object
 
 

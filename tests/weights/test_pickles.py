@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ BOMBS = {
     "a memo that was never filled": PROTO + b"h\x07.",
 }
 
+NEST = 200_000
+HARMLESS = {
+    "a list nested deep": PROTO + b"]" * NEST + b"a" * (NEST - 1) + STOP,
+    "a dict nested deep": PROTO + b"}U\x01a" * NEST + b"}" + b"s" * NEST + STOP,
+    "a list that doubles": PROTO + b"]" + b"q\x000](h\x00h\x00e" * 60 + STOP,
+    "a long name": PROTO + b"}X" + struct.pack("<I", 2**22) + b"." * 2**22 + b"]s" + STOP,
+}
+"""Values that are only in the way where someone writes them out, compares them, or follows them down."""
+DOUBLING = b"]" + b"q\x000](h\x00h\x00e" * 60
+
 
 def refuse(name: str, _: bytes) -> Exception:
     return UserError(f"asks for {name}")
@@ -60,6 +71,42 @@ def test_a_bomb_goes_off_as_an_error(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_deep_or_long_is_followed_by_nobody(name: str, tmp_path: Path) -> None:
+    start = b"\x80\x02" + torch_files.MAGIC + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    keys = pickle.dumps([], 2)
+    (tmp_path / "x.pth").write_bytes(start + HARMLESS[name] + keys)
+    clock = time.process_time()
+    with pytest.raises(UserError, match=r"x\.pth: no state dict of AlexNet"):
+        weights.read(tmp_path / "x.pth")
+    (tmp_path / "x.pth").write_bytes(HARMLESS[name])
+    with pytest.raises(UserError, match=r"x\.pth: a pickle, but not a checkpoint of cuda-convnet"):
+        weights.read(tmp_path / "x.pth")
+    assert time.process_time() - clock < 20
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"(U\x07storagectorch\nFloatStorage\n" + DOUBLING + b"U\x03cpuK\x01tQ",  # the key of a storage
+        b"ctorch._utils\n_rebuild_tensor\n(N" + DOUBLING + b"))tR",  # a shape
+        b"cnumpy\ndtype\n(" + DOUBLING + b"tR(K\x03" + DOUBLING + b"tb",  # the type of an array
+        b"}" + b"ctorch\nSize\n(" * 3000 + b"]" + b"tR" * 3000 + b"Ns",  # a tuple in all but its opcode, as a key
+    ],
+)
+def test_nobody_writes_such_values_out(content: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
+        archive.writestr("x/data.pkl", PROTO + content + STOP)
+    start = b"\x80\x02" + torch_files.MAGIC + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    (tmp_path / "stream").write_bytes(start + PROTO + content + STOP + pickle.dumps([], 2))
+    (tmp_path / "convnet").write_bytes(PROTO + content + STOP)
+    clock = time.process_time()
+    for name in ("zip", "stream", "convnet"):
+        with pytest.raises(UserError):
+            weights.read(tmp_path / name)
+    assert time.process_time() - clock < 5
 
 
 def test_too_many_opcodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +214,7 @@ def test_names_reach_the_terminal_as_text(evil: str, tmp_path: Path) -> None:
     (tmp_path / "global.pkl").write_bytes(dumps({"model_state": Reduced(Global("os", evil.split("\r")[0]), ())}))
     for name in ("known.pth", "unknown.pth", "global.pkl"):
         with pytest.raises(UserError) as error:
-            weights.check(tmp_path / name, config, CLASSES)
+            weights.check(tmp_path / name, config, lambda: CLASSES)
         line = str(error.value).removeprefix(str(tmp_path))
         assert line.isprintable()
         assert len(line) < 600

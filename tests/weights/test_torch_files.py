@@ -115,7 +115,7 @@ def training_checkpoint(state: State) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_training_checkpoint(zipped: bool, protocol: int, state: State, tmp_path: Path) -> None:
     """`torch.load(weights_only=True)` refuses its Namespace and numpy's numbers; here they are left out."""
