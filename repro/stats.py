@@ -31,10 +31,6 @@ class Difference(Mean):
     """Mean of (arm - baseline) over the seeds that both have; `p` is of the paired two-sided t-test, None below n=2."""
 
     p: float | None
-    missing_baseline: tuple[int, ...]
-    """Seeds that only the arm has."""
-    missing_arm: tuple[int, ...]
-    """Seeds that only the baseline has."""
 
     @property
     def distinguishable(self) -> bool:
@@ -78,13 +74,7 @@ def paired_difference(baseline: Mapping[int, float], arm: Mapping[int, float]) -
     """Arm minus baseline, paired by seed; both map a seed to its value."""
     seeds = tuple(sorted(baseline.keys() & arm.keys()))
     differences = np.array([arm[seed] - baseline[seed] for seed in seeds], dtype=float)
-    return Difference(
-        *_interval(differences),
-        seeds,
-        p=_t_test(differences),
-        missing_baseline=tuple(sorted(arm.keys() - baseline.keys())),
-        missing_arm=tuple(sorted(baseline.keys() - arm.keys())),
-    )
+    return Difference(*_interval(differences), seeds, p=_t_test(differences))
 
 
 def mcnemar(baseline: Mapping[int, np.ndarray], arm: Mapping[int, np.ndarray]) -> McNemar | None:

@@ -37,7 +37,8 @@ def branch(
 ) -> Branch | None:
     """The pairs of an arm by seed, whose settings these are; None where its change is at work from the start.
 
-    Pairs on other numbers of threads or processes, which round otherwise, are left out.
+    Pairs on other numbers of threads or processes, which round otherwise, are left out; and pairs on a GPU that do not
+    agree, for not all of its sums come in a fixed order.
     """
     pairs = {seed: (baseline[seed], arm[seed]) for seed in sorted(baseline.keys() & arm.keys())}
     pairs = {seed: pair for seed, pair in pairs.items() if _workers(pair[0]) == _workers(pair[1])}
@@ -45,12 +46,9 @@ def branch(
     if not epochs:
         return None
     same = {seed: _rows(one, epochs) == _rows(other, epochs) for seed, (one, other) in pairs.items()}
-    return Branch(
-        epochs,
-        before["train.epochs"],
-        tuple(seed for seed, shared in same.items() if shared),
-        tuple(seed for seed, shared in same.items() if not shared),
-    )
+    shared = tuple(seed for seed, agree in same.items() if agree)
+    different = tuple(seed for seed, (one, _) in pairs.items() if not same[seed] and one.machine.device_type == "cpu")
+    return Branch(epochs, before["train.epochs"], shared, different) if shared or different else None
 
 
 def shared_epochs(before: Settings, after: Settings, images: int) -> int | None:

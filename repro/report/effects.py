@@ -5,7 +5,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from repro import naming, stats
@@ -225,7 +225,7 @@ def pair_notes(effect: Effect) -> list[str]:
         if shared.different:
             notes.append(f"must share {epochs} with the baseline and does not ({_seeds(shared.different)})")
         else:
-            notes.append(f"shares {epochs} with the baseline")
+            notes.append(f"shares {epochs} with the baseline ({_seeds(shared.shared)})")
     if effect.mixed:
         notes.append(f"mixed code ({_seeds(effect.mixed)})")
     return notes
@@ -259,7 +259,12 @@ def settings(run: Record) -> dict[str, Any]:
     A key that the schema has gained since the run takes its default, which keeps what was; one it lost is left out.
     """
     recorded = flatten(run.config)
-    return {key: recorded.get(key, default) for key, default in naming.settings(Config()).items()}
+    return {key: recorded.get(key, default) for key, default in _defaults().items()}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return naming.settings(Config())
 
 
 def own_keys(run: Record) -> set[str]:
