@@ -124,8 +124,8 @@ def apart(make: Callable[..., Measure], *arguments: Any) -> Iterator[Measure]:
 def _serve(there: Connection, make: Callable[..., Measure], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this
     measure = make(*arguments)
-    there.send(0.0)
-    with suppress(EOFError):
+    with suppress(EOFError, BrokenPipeError):  # the parent has ended
+        there.send(0.0)
         while True:
             there.recv()
             there.send(measure())

@@ -137,6 +137,19 @@ def test_nobody_speaks_for_the_threads_while_neighbours_are_measured(monkeypatch
     assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
+@pytest.mark.usefixtures("tiny_steps")
+def test_a_slow_machine_leaves_the_last_candidates_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(make: Callable[..., Callable[[], float]], *arguments: Any) -> Any:
+        time.sleep(0.6)
+        return here(make, *arguments)
+
+    monkeypatch.setattr(steps, "SECONDS", 0.5)
+    monkeypatch.setattr(steps, "apart", slowly)
+    measured = steps.race(CPU_DEVICE)
+    assert measured.rounds.keys() == {"plain PyTorch, fp32"}
+    assert measured.left_out["ours, fp32"] == "no time was left: this machine is slow or busy"
+
+
 def test_our_step_is_the_papers_net_and_hardly_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Network] = []
 
