@@ -1,6 +1,7 @@
 import math
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +29,20 @@ def test_a_process_that_dies_or_takes_too_long_is_told_of() -> None:
     with pytest.raises(RunFailure, match=r"^it was stopped after 1 s$"):
         within(1, time.sleep, 60)
     assert time.monotonic() - start < 30
+    with pytest.raises(RunFailure, match="^no time was left$"):
+        within(-1, time.sleep, 60)
+
+
+def linger(trace: Path) -> None:
+    """Works for long, and cleans up behind itself."""
+    try:
+        trace.write_text("begun")
+        time.sleep(60)
+    finally:
+        trace.write_text("ended")
+
+
+def test_a_process_that_is_stopped_cleans_up(tmp_path: Path) -> None:
+    with pytest.raises(RunFailure, match="it was stopped"):
+        within(8, linger, tmp_path / "trace")
+    assert (tmp_path / "trace").read_text() == "ended"
