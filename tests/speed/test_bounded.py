@@ -29,7 +29,7 @@ def test_a_process_that_dies_or_takes_too_long_is_told_of() -> None:
     with pytest.raises(RunFailure, match=r"^it was stopped after 1 s$"):
         within(1, time.sleep, 60)
     assert time.monotonic() - start < 30
-    with pytest.raises(RunFailure, match="^no time was left$"):
+    with pytest.raises(RunFailure, match=r"^no time was left$"):
         within(-1, time.sleep, 60)
 
 
