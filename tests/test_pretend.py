@@ -55,6 +55,7 @@ def test_it_is_gone_outside() -> None:
         lambda x: torch.stack([x, torch.ones(3)]),
         lambda x: torch.nn.functional.linear(x, torch.ones(2, 3)),
         lambda x: torch.nn.Linear(3, 1)(x),
+        lambda x: torch.zeros(()).add_(x.sum()),
     ],
 )
 def test_devices_do_not_mix(gpu: Gpu, refused: Callable[[Tensor], Tensor]) -> None:
@@ -87,6 +88,7 @@ def test_what_lies_on_a_device_is_neither_pinned_nor_an_array(gpu: Gpu) -> None:
         lambda x: torch.equal(x, x),
         lambda x: x.copy_(torch.ones(3)),
         lambda x: x.copy_(torch.ones(3), non_blocking=True),
+        lambda x: torch._foreach_copy_([x], [torch.ones(3)]),
         lambda x: torch.ones(3).to(x.device, non_blocking=True),
         lambda x: torch.ones(3).pin_memory().to(x.device),
         lambda x: torch.tensor([1.0], device=x.device),

@@ -17,11 +17,11 @@ import torch
 import tests.pretend as pretend
 from repro import evaluate, profile, runner
 from repro.config import Config, Mean, OptimizerKind
-from repro.data.store import ImageData
+from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure, UserError
 from repro.experiments import compose
 from repro.model import build
-from repro.profiling import ceilings, steps
+from repro.profiling import ceilings, roofline, steps
 from repro.ranks import Ranks
 from repro.record import find
 from repro.train.device import choose_device
@@ -79,7 +79,12 @@ def trained(config: Config, device: str, folder: Path, data: ImageData | None = 
 @pytest.fixture(scope="module", name="on_cpu")
 def _on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Training]:
     """Runs on the CPU to compare with, each made once."""
-    return cache(lambda variant: trained(configured(variant), "cpu", tmp_path_factory.mktemp("cpu")))
+
+    @cache
+    def run(variant: str) -> Training:
+        return trained(configured(variant), "cpu", tmp_path_factory.mktemp("cpu"))
+
+    return run
 
 
 @pytest.fixture
@@ -199,6 +204,7 @@ def test_a_profile_has_a_step_as_one_graph_beside_its_kernels(
     monkeypatch.setitem(steps.ACTIVITIES, "cuda", steps.ACTIVITIES["cpu"])  # PyTorch's profiler wants a real one
     monkeypatch.setitem(ceilings.COPIED, "cuda", 2**20)
     monkeypatch.setitem(ceilings.SIDE, "cuda", 128)
+    monkeypatch.setattr(roofline, "draw", lambda *_: None)
     arguments = words(Path("none"), results, "train.device=cuda:1", "data.classes=4", "steps=2")
     monkeypatch.setattr(sys, "argv", [profile.__file__, *arguments])
     profile.main()
@@ -233,7 +239,7 @@ def test_a_run_leaves_its_memory_when_it_ends(tmp_path: Path, gpu: Gpu) -> None:
 def test_runs_of_a_sweep_inherit_no_memory(
     fails: bool, images: Path, results: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_start, open_data = list[int](), runner.open_data
+    at_start = list[int]()
 
     def opening(*arguments: Any) -> Any:
         at_start.append(gpu.allocated)

@@ -23,15 +23,8 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func._schema.name, dict(kwargs or {})
-        special: Any = {"aten::_to_copy": _convert, "aten::copy_": _copy, "aten::_pin_memory": _pin}.get(name)
-        if special is not None:
-            return special(self.gpu, func, *args, **kwargs)
-        if name == "aten::is_pinned":
-            return _is_pinned(args[0])
-        if name == "aten::_foreach_copy_":
-            return [
-                _copy(self.gpu, torch.ops.aten.copy_.default, *pair, *args[2:]) for pair in zip(*args[:2], strict=True)
-            ]
+        if name in _SPECIAL:
+            return _SPECIAL[name](self.gpu, func, *args, **kwargs)
         wanted = kwargs.pop("device", None)
         if name.startswith("aten::new_") and wanted == torch.device("cpu"):  # see `_convert`
             wanted = None
@@ -50,7 +43,8 @@ class Operators(TorchDispatchMode):
 
     def _check(self, name: str, func: Any, given: list[Tensor], places: set[torch.device], args: Any) -> None:
         """What CUDA refuses, and what it must wait for."""
-        host = [tensor for tensor in given if memory(tensor) is None and tensor.dim()]
+        target = args[0] if func._schema.is_mutable else None
+        host = [tensor for tensor in given if memory(tensor) is None and (tensor.dim() or tensor is target)]
         if len(places) > 1 or (host and name not in INDEXING):
             found = sorted(str(place(tensor)) for tensor in given)
             raise RuntimeError(f"Expected all tensors to be on the same device, but found {found} ({name})")
@@ -129,7 +123,7 @@ def _drawn(generator: torch.Generator, func: Any, /, *args: Any, **kwargs: Any) 
         torch.default_generator.set_state(host)
 
 
-def _is_pinned(tensor: Tensor) -> bool:
+def _is_pinned(gpu: Gpu, func: Any, tensor: Tensor, *_: Any) -> bool:
     return getattr(tensor.untyped_storage(), "pinned", False)
 
 
@@ -153,14 +147,13 @@ def _convert(
     here = memory(source)
     if device is None or device.type != "cuda":  # PyTorch's own code takes what bears the mark for the host's
         kwargs |= {} if device is None else {"device": device}
-        return (
-            func(source, **kwargs) if here is None else _launch(gpu, here.stream.device_index, func, (source,), kwargs)
-        )
+        return _launch(gpu, here.stream.device_index, func, (source,), kwargs) if here else func(source, **kwargs)
     return _transfer(gpu, gpu.claim(func(source, **kwargs), gpu.index(device)), source, non_blocking)
 
 
 @torch.no_grad()
 def download(gpu: Gpu, source: Tensor, dtype: Any, layout: Any, non_blocking: bool) -> Tensor:
+    """What lies on a device as a new tensor of the host, pinned if the host does not wait for it."""
     with _disable_current_modes():
         result = torch.ops.aten._to_copy.default(source, dtype=dtype, memory_format=layout)
         return _transfer(gpu, _pinned(gpu, result) if non_blocking else result, source, non_blocking)
@@ -176,6 +169,11 @@ def _copy(gpu: Gpu, func: Any, target: Tensor, source: Tensor, non_blocking: boo
     return _transfer(gpu, target, source, non_blocking)
 
 
+def _copy_each(gpu: Gpu, func: Any, targets: list[Tensor], sources: list[Tensor], *more: Any) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        _copy(gpu, torch.ops.aten.copy_.default, target, source, *more)
+
+
 def _transfer(gpu: Gpu, target: Tensor, source: Tensor, non_blocking: bool) -> Tensor:
     """Books a copy between host and devices that has been made; a graph here records none."""
     if gpu.recording():
@@ -187,7 +185,7 @@ def _transfer(gpu: Gpu, target: Tensor, source: Tensor, non_blocking: bool) -> T
     host = target if memory(target) is None else source
     if len(on_device) == 2:
         gpu.stream(on_device[1].stream.device).wait_stream(stream)
-    elif not (non_blocking and _is_pinned(host)):
+    elif not (non_blocking and _is_pinned(gpu, None, host)):
         gpu.wait("copy between host and device", stream.clock())
     elif host is target:
         gpu.copies.append((stream, stream.time, functools.partial(_arrive, target, target.clone())))
@@ -207,3 +205,12 @@ def _unchanged(source: Tensor, copied: Tensor) -> None:
     with _disable_current_modes():
         if not torch.equal(source, copied):
             raise Race("pinned memory was changed before it was known to be copied")
+
+
+_SPECIAL: dict[str, Any] = {
+    "aten::_to_copy": _convert,
+    "aten::copy_": _copy,
+    "aten::_foreach_copy_": _copy_each,
+    "aten::_pin_memory": _pin,
+    "aten::is_pinned": _is_pinned,
+}
