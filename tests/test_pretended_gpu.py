@@ -16,7 +16,7 @@ import torch
 
 import tests.pretend as pretend
 from repro import evaluate, profile, runner
-from repro.config import Config, Mean, OptimizerKind
+from repro.config import Config, Mean, OptimizerKind, Precision
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure, UserError
 from repro.experiments import compose
@@ -94,12 +94,8 @@ def gpu() -> Iterator[Gpu]:
 
 
 def assert_same(ours: Training, theirs: Training) -> None:
-    for (name, weight), other in zip(
-        ours.network.state_dict().items(), theirs.network.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(
-            weight.cpu(), other, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    weights = {name: weight.cpu() for name, weight in ours.network.state_dict().items()}
+    torch.testing.assert_close(weights, dict(theirs.network.state_dict()), rtol=1e-4, atol=1e-5)
     for row, other in zip(ours.curve, theirs.curve, strict=True):
         for key in ("train_loss", "train_top1", "val_loss", "val_top1"):
             assert row[key] == pytest.approx(other[key], rel=1e-4), key
@@ -141,6 +137,19 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, gpu: Gpu, on_cpu: Ca
     assert len(second.curve) == 2
     second.run()
     assert_same(second, on_cpu(variant))
+
+
+@pytest.mark.parametrize("linked", [("conv3", "fc6", "fc7"), ()], ids=["", "columns apart"])
+def test_in_bf16_no_layer_hands_on_another_type(linked: tuple[str, ...], tmp_path: Path, gpu: Gpu) -> None:
+    config, kinds = tiny_config(), dict[str, torch.dtype]()
+    config.train.precision, config.model.linked_layers = Precision.bf16, list(linked)
+    training = made(config, "cuda", tmp_path)
+    for stage in (training.network.features, training.network.classifier):
+        for name, layer in stage.named_children():
+            layer.register_forward_hook(lambda _, given, out, name=name: kinds.__setitem__(name, out.dtype))
+    training.step(*next(training._batches(0)), Tally.on(training.device))
+    assert {"conv1", "norm1", "fc8"} <= kinds.keys()
+    assert set(kinds.values()) == {torch.bfloat16}, kinds
 
 
 def interrupt_after(epoch: int) -> Callable[[dict[str, Any]], None]:
