@@ -3,8 +3,8 @@
 Takes what a run leaves (weights.safetensors), a state dict of torchvision's alexnet, a .caffemodel, or a checkpoint of
 cuda-convnet, and measures both crop modes on the validation set of the setup. Any key of `repro.run` can follow. What a
 run left says itself how it was made: without setup, recipe and ablation its own are taken, and its mean image. For
-other weights that is the training set's, or Caffe's own with mean=FILE.binaryproto. The classes are those of the data
-set's folders, in order.
+other weights that is the training set's, or Caffe's own with mean=FILE.binaryproto. Of a checkpoint's model and its
+moving average (EMA) the average is measured. The classes are those of the data set's folders, in order.
 """
 
 import json
@@ -92,7 +92,7 @@ def _as_trained(data: "ImageData", weights: Path) -> "ImageData":
         return data
     if origin.classes != data.classes:
         known, found = listed(origin.classes), listed(data.classes)
-        print(f"warning: {weights.name} knows the classes {known}, the images are of {found}", file=sys.stderr)
+        warn(f"{weights.name} knows the classes {known}, the images are of {found}")
     kept: dict[str, Any] = dict(origin.statistics)
     fitting = all(values.shape == getattr(data, name).shape for name, values in kept.items())
     return replace(data, **kept) if fitting else data

@@ -72,7 +72,7 @@ def _tensors(saved: Any) -> Iterator[tuple[str, Held]]:
         elif isinstance(value, dict) and id(value) not in seen and len(place) < LONGEST_NAME:
             seen.add(id(value))
             before = f"{place}/" if place else ""
-            waiting += [(before + key, held) for key, held in value.items() if isinstance(key, str)]
+            waiting += [(before + key, held) for key, held in reversed(value.items()) if isinstance(key, str)]
 
 
 def _split(name: str) -> tuple[str, str | None]:
