@@ -39,8 +39,8 @@ def network_in(saved: Any, path: Path) -> dict[str, Held]:
     whole = [outer for outer, held in networks.items() if _is_whole(held)]
     if not whole:
         known = "torchvision's (features.0.weight) and ours (features.conv1.weight)"
-        held = listed(name for name, _ in _tensors(saved))
-        raise UserError(f"{path}: no state dict of AlexNet: known names are {known}, it holds {held}")
+        found = listed(name for name, _ in _tensors(saved))
+        raise UserError(f"{path}: no state dict of AlexNet: known names are {known}, it holds {found}")
     outer = _chosen(whole, path)
     beside = {name.removeprefix(outer): tensor for name, tensor in others.items() if name.startswith(outer)}
     return networks[outer] | {name: tensor for name, tensor in beside.items() if "/" not in name}

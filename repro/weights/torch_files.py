@@ -24,6 +24,7 @@ from repro.weights.stored import Storage, Stored, stored
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number 0x1950a86a20f9469cfc6c as a pickle holds it: the start of a stream (torch/serialization.py)."""
+ZIP_MAGIC = b"PK"
 TAR_MAGIC = (257, b"ustar")
 """Where in a tar archive's first header its format stands (POSIX.1-1988)."""
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
@@ -62,6 +63,7 @@ _GLOBALS: Globals = {
     ("torch._utils", "_rebuild_tensor"): Call(stored),
     ("torch._utils", "_rebuild_tensor_v2"): Call(stored),
     ("torch._utils", "_rebuild_parameter"): Call(lambda tensor, *_: tensor),
+    ("torch._utils", "_rebuild_parameter_with_state"): Call(lambda tensor, *_: tensor),
     ("torch", "Size"): Unused,  # shapes of tensors are plain tuples
     ("torch", "device"): Unused,
     # what training programs keep beside the weights
@@ -79,16 +81,21 @@ _GLOBALS: Globals = {
 
 def recognises(start: bytes) -> bool:
     """Whether a file of torch that is no zip archive begins so; pickles of protocol 4 have a frame in front."""
-    return MAGIC in start[:32] or start[TAR_MAGIC[0] :].startswith(TAR_MAGIC[1])
+    return MAGIC in start[:32] or _is_tar(start)
+
+
+def _is_tar(start: bytes) -> bool:
+    place, magic = TAR_MAGIC
+    return start[place:].startswith(magic)
 
 
 def read(path: Path) -> Any:
     """The saved value, plain apart from its tensors (`Stored`). UserError where it asks for code or holds a program."""
-    if zipfile.is_zipfile(path):
-        return _read_zip(path)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if content[TAR_MAGIC[0] : TAR_MAGIC[0] + len(TAR_MAGIC[1])] == TAR_MAGIC[1]:
+    if content[: len(ZIP_MAGIC)] == ZIP_MAGIC:
+        return _read_zip(path)
+    if _is_tar(content[: tarfile.BLOCKSIZE]):
         return _read_tar(content, path)
     return _read_stream(content, path)
 
@@ -104,7 +111,7 @@ def _read_zip(path: Path) -> Any:
         (name,) = (name for name in sizes if name.rpartition("/")[2] == "data.pkl")
         root = name.removesuffix("data.pkl")
         if f"{root}constants.pkl" in sizes:
-            remedy = f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
+            remedy = f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
             raise UserError(f"{path}: a TorchScript program: where you trust it, save its weights alone: {remedy}")
         if f"{root}byteorder" in sizes and archive.read(f"{root}byteorder") != b"little":
             raise _big_endian(path)
@@ -245,6 +252,6 @@ def _refusal(path: Path, name: str, pickled: bytes) -> UserError:
     whole = "_parameters" in words  # an attribute of every torch.nn.Module
     if key is None and not whole:
         return UserError(f"{asks}: refused")
-    model = f"torch.load({path.name!r}, weights_only=False)" + (f"[{key!r}]" if key else "")
+    model = f"torch.load({str(path)!r}, weights_only=False)" + (f"[{key!r}]" if key else "")
     code = f"torch.save({model}{'.state_dict()' if whole else ''}, 'weights.pth')"
     return UserError(f"{asks}: where you trust it, save its state dict alone: {code}")
