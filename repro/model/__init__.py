@@ -9,6 +9,7 @@ from repro.model.conv1 import Conv1
 from repro.model.initialization import initialize
 from repro.model.lrn import LocalResponseNorm
 from repro.model.network import ColumnConv, Network, ReLU
+from repro.model.pool import MaxPool
 
 __all__ = ["Network", "build"]
 
@@ -33,7 +34,7 @@ def _take_fast_paths(network: Network) -> None:
             layer.in_blocks = True
         elif isinstance(layer, ColumnConv):
             layer.one_by_one = True
-        elif isinstance(layer, LocalResponseNorm):
+        elif isinstance(layer, LocalResponseNorm | MaxPool):
             layer.compiled = True
     for layer, following in itertools.pairwise(network.features):
         if isinstance(layer, ReLU) and isinstance(following, LocalResponseNorm):

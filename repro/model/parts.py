@@ -6,6 +6,7 @@ from repro.config import Activation, DropoutConfig, DropoutKind, ModelConfig, No
 from repro.errors import UserError
 from repro.model import lrn
 from repro.model.network import Dropout, ReLU
+from repro.model.pool import MaxPool
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.sigmoid: nn.Sigmoid,
@@ -25,7 +26,7 @@ def activation(config: ModelConfig) -> nn.Module:
 def pool(config: PoolConfig) -> nn.Module:
     """A pooling layer, section 3.4. A window that juts out counts its valid pixels, as in the authors' code."""
     if config.kind is Pooling.max:
-        return nn.MaxPool2d(config.size, config.stride, ceil_mode=config.round_up)
+        return MaxPool(config.size, config.stride, config.round_up)
     return nn.AvgPool2d(config.size, config.stride, ceil_mode=config.round_up, count_include_pad=False)
 
 
