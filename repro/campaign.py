@@ -29,7 +29,7 @@ from repro.environment import capture_machine
 from repro.errors import Taken, UserError
 from repro.experiments import compose
 from repro.ranks import from_environment
-from repro.report.tables import against_baseline
+from repro.report.end import against_baseline
 from repro.report.terminal import Screen
 from repro.request import request
 from repro.runner import Run

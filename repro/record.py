@@ -156,7 +156,7 @@ class Record:
     @property
     def precision(self) -> str:
         """Arithmetic of the run: what `train.precision=auto` came to on its device."""
-        return str(self.config["train"]["precision"])
+        return str(self.config.get("train", {}).get("precision"))
 
 
 def leaf(seed: int, device_type: str, precision: str | None = None) -> str:

@@ -111,7 +111,7 @@ def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from repro import runner
-    from repro.report.tables import against_baseline
+    from repro.report.end import against_baseline
     from repro.report.terminal import Screen
     from repro.request import request
 

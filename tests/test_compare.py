@@ -10,9 +10,9 @@ import pytest
 from repro import compare
 from tests.synthetic import file_record, make_record
 
-SETUP = "imagenette"  # of no suite, so that no page of one is made
-PAGE = "imagenette-paper-cpu.md"
-FILES = ["README.md", "claims.csv", "claims.md", "imagenette-paper-cpu.csv", PAGE]
+SETUP = "ilsvrc2010"  # of no suite, so that no page of one is made
+PAGE = "ilsvrc2010-paper-cpu.md"
+FILES = ["README.md", "claims.csv", "claims.md", "ilsvrc2010-paper-cpu.csv", PAGE]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_each_changed_file_is_named_and_the_findings_told(results: Path, capsys:
     assert [line for line in out.splitlines() if line.startswith("made: ")] == [
         f"made: {results / 'tables' / name}" for name in FILES
     ]
-    assert "imagenette, recipe paper, Xeon, fp32: top-1 error, ten crops, points\n  no_lrn  +1.10 [" in out
+    assert "ilsvrc2010, recipe paper, Xeon, fp32: top-1 error, ten crops, points\n  no_lrn  +1.10 [" in out
     call(results)
     assert "made: " not in capsys.readouterr().out
     (results / "tables" / "claims.csv").write_text("old")

@@ -1,20 +1,16 @@
-"""Tables as Markdown for readers and CSV for programs, and the short table at the end of a run."""
+"""Tables as Markdown for readers and CSV for programs."""
 
 import csv
 import io
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from repro import record as records
 from repro import stats
-from repro.config import Config
 from repro.experiments import BASELINE, ablations
-from repro.naming import label as label_of
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
 from repro.report import quiet
 from repro.report.copies import remark
@@ -25,22 +21,12 @@ from repro.report.effects import (
     Arm,
     Comparison,
     Effect,
-    Measure,
-    at_chance,
-    base_hash,
     comparisons,
     own_keys,
-    pair_notes,
     plain_text,
-    run_command,
-    same_code,
-    settings,
 )
 from repro.report.quiet import RULE
 from repro.suites import Suite
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _SHIPPED = Path(__file__).parents[1] / "_results" / "paper.csv"  # where a wheel puts it
 PAPER = _SHIPPED if _SHIPPED.exists() else Path(__file__).parents[2] / "results" / "paper.csv"
@@ -100,79 +86,6 @@ def render(runs: Iterable[Record], suites: Iterable[Suite] = ()) -> dict[str, st
     links = ["[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n"]
     links += [f"[Suite `{suite.name}`](suite-{suite.name}.md): {suite.question}\n" for suite in suites]
     return {**files, "README.md": "\n".join(["# Tables\n", WRITTEN_BY, *links, markdown(header, index)])}
-
-
-def against_baseline(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> "RenderableType":
-    """Final errors of a run, and the difference from the baseline's record of the same seed or how to make one.
-
-    `words` are those of the run's command line. For a console with `soft_wrap`: the command stays on one line, to be
-    copied. Raises UserError where the baseline's record is damaged.
-    """
-    from rich.console import Group
-    from rich.table import Table
-
-    baseline, note = _baseline_of(run, results_dir, words) if own_keys(run) else (None, "")
-    table = Table("error in %", "top-1", "top-5")
-    if baseline:
-        table.add_column("baseline top-1")
-        table.add_column("difference, pp")
-    for mode in (TEN_CROPS, CENTRE):
-        errors = [_error(run, (mode, top)) for top in TOPS]
-        cells = [CROP_WORDS[mode], *(_number(error, 2) or run.status for error in errors)]
-        if baseline:
-            other = _error(baseline, (mode, "top1"))
-            difference = None if errors[0] is None or other is None else errors[0] - other
-            cells += [_number(other, 2), _number(difference, 2, "+")]
-        table.add_row(*cells)
-    title = f"{run.setup}, recipe {run.recipe}, {run.ablation}, seed {run.seed}"
-    if run.status == COMPLETE and at_chance(run):
-        note = f"did not learn: the loss is still that of guessing, ln({run.data.classes})"
-    return Group(title, table, note) if note else Group(title, table)
-
-
-def _baseline_of(run: Record, results_dir: str | Path, words: Sequence[str]) -> tuple[Record | None, str]:
-    """The record to compare with, and what to know about it; or None and what to do."""
-    keys = own_keys(run)
-    given = {key: after for key, (_, after) in run.difference.items() if key not in keys}
-    label = label_of(given, run.recipe, run.setup)
-    folder = records.run_folder(results_dir, run.setup, run.recipe, label, run.folder.name)
-    command = _command(run, given, results_dir, words)
-    if not records.exists(folder):
-        return None, f"for the difference, run the baseline: {command}"
-    other = records.read(folder)
-    if reason := _not_comparable(run, other):
-        return None, f"the baseline's record {reason}; to compare, replace it: {command} force=true"
-    if at_chance(other):
-        return None, "the baseline did not learn: there is nothing to compare with"
-    if run.status != COMPLETE or at_chance(run):
-        return None, ""
-    return other, "; ".join(pair_notes(Effect(Arm(BASELINE, [other]), Arm(run.ablation, [run]))))
-
-
-def _not_comparable(run: Record, other: Record) -> str:
-    """Why a record is not the baseline of a run; empty where it is."""
-    reasons = (
-        (other.status != COMPLETE, f"is {other.status}"),
-        (other.machine.device != run.machine.device, f"was made on {other.machine.device}"),
-        (other.data.content_hash != run.data.content_hash, "was made on other images"),
-        (records.config_hash(settings(other)) != base_hash(run), "was made with other settings"),
-        (other.numerics != run.numerics or not same_code(run, other), "was made by code that may compute other bits"),
-    )
-    return next((reason for wrong, reason in reasons if wrong), "")
-
-
-def _command(run: Record, given: Mapping[str, Any], results_dir: str | Path, words: Sequence[str]) -> str:
-    """What makes the baseline of a run, with all else that the user set: places, device, W&B."""
-    by_key = {word.lstrip("+").partition("=")[0]: word for word in words}
-    aside = settings(run).keys() | {"setup", "recipe", "ablation", "seed", "force"}
-    extra = [word for key, word in by_key.items() if key not in aside]
-    if "results_dir" not in by_key and Path(results_dir) != Path(Config.results_dir):
-        extra.append(f"results_dir={results_dir}")
-    if "init_from" in given:  # known by its fingerprint, but given by its path
-        given = {key: value for key, value in given.items() if key != "init_from"}
-        extra.append(by_key.get("init_from", "init_from=FILE"))
-    command = run_command(run.setup, run.recipe, BASELINE, given, run.seed)
-    return " ".join([command, *map(shlex.quote, extra)])
 
 
 def stem(part: Comparison) -> str:
@@ -297,11 +210,11 @@ def _cost_row(arm: Arm) -> list[str]:
         arm.name,
         str(len(arm.learned)),
         *errors,
-        _number(cost["train_top1"], 2),
-        _number(cost["minutes"], 1),
-        _number(cost["images_per_second"], 0),
-        _number(cost["peak_memory_mib"], 0),
-        _number(cost["parameters"], 0),
+        number(cost["train_top1"], 2),
+        number(cost["minutes"], 1),
+        number(cost["images_per_second"], 0),
+        number(cost["peak_memory_mib"], 0),
+        number(cost["parameters"], 0),
     ]
 
 
@@ -314,7 +227,7 @@ def _index_row(part: Comparison) -> list[str]:
         str(len(part.arms)),
         str(len(runs)),
         _list(run.seed for run in runs),
-        _number(quiet.minutes(run for run in runs if run.status == COMPLETE), 1),
+        number(quiet.minutes(run for run in runs if run.status == COMPLETE), 1),
     ]
 
 
@@ -396,12 +309,6 @@ def _numbers(name: str, value: stats.Mean | None) -> dict[str, float | None]:
     return {key: _rounded(part) for key, part in zip((name, f"{name}_low", f"{name}_high"), parts, strict=True)}
 
 
-def _error(run: Record, measure: Measure) -> float | None:
-    mode, top = measure
-    error: float | None = getattr(getattr(run.metrics, mode), top)
-    return error
-
-
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
@@ -410,14 +317,15 @@ def _significant(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _number(value: float | None, digits: int, sign: str = "") -> str:
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """With so many digits behind the point; empty where there is none."""
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
 def interval(value: stats.Mean, sign: str = "") -> str:
     """`28.63 [27.20, 30.06]`: mean and 95 % interval; the mean alone at n=1."""
-    interval = "" if value.low is None else f" [{_number(value.low, 2, sign)}, {_number(value.high, 2, sign)}]"
-    return _number(value.mean, 2, sign) + interval
+    interval = "" if value.low is None else f" [{number(value.low, 2, sign)}, {number(value.high, 2, sign)}]"
+    return number(value.mean, 2, sign) + interval
 
 
 def _p(value: float | None) -> str:

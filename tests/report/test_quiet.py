@@ -21,3 +21,9 @@ from tests.synthetic import make_record
 def test_a_machine_is_quiet_where_others_took_little(load: dict[str, float | None], quiet: bool) -> None:
     run = make_record()  # two threads on two cores
     assert is_quiet(replace(run, cost=replace(run.cost, **load))) == quiet
+
+
+@pytest.mark.parametrize(("others", "quiet"), [(0.01, True), (0.03, False)])
+def test_beside_a_gpu_the_host_of_another_run_is_noticed(others: float, quiet: bool) -> None:
+    run = make_record(device_type="cuda", others=others)
+    assert is_quiet(replace(run, machine=replace(run.machine, cores=16))) == quiet
