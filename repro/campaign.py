@@ -4,6 +4,9 @@ A run begins only if it would end in time. How long it takes is known from its o
 other runs (their median an epoch), as these were measured on this device. Where nothing was measured, or the run has a
 checkpoint, it begins, and its own first steps tell; one that would not end in time is given up, and its checkpoint
 kept. What is done is skipped, so the same command goes on. With `at_once` several processes walk the same list.
+
+In a suite that says `branch_from: baseline`, arms that differ from it in late epochs only go on from the checkpoint
+that the baseline leaves them on its way, unless they have begun by then; all others begin at their beginning.
 """
 
 import json
@@ -13,16 +16,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from repro import record as records
 from repro import runner, suites
+from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words
 from repro.config import Config
 from repro.environment import capture_machine
@@ -52,6 +56,9 @@ class OutOfTime(Exception):
     def __init__(self, seconds: float | None) -> None:
         super().__init__()
         self.seconds = seconds
+
+
+Branches = Mapping[Path, Sequence[Run]]
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,10 @@ class Timings:
 class Watch(Screen):
     """The terminal of a run, which ends it where its own steps say that it would take too long."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, run: Run, branches: Sequence[Run]) -> None:
         super().__init__()
+        self.run, self.branches = run, branches
+        self.shared: dict[int, list[Run]] = {}
         self.clock, self.looks, self.skipped_one = clock, 0, False
         self.started, self.fresh = time.monotonic(), True
         self.first = (0.0, 0)
@@ -113,9 +122,16 @@ class Watch(Screen):
         self.skipped_one = True
 
     def begin(self, title: str, training: Training) -> None:
-        """Notes whether this is the run's whole length."""
-        self.fresh = not training.curve
+        """Notes whether this is the run's whole length, and after which epochs other runs branch from it."""
+        self.fresh, self.training = not training.curve, training
+        self.shared = epochs_shared(self.run, self.branches, len(training.train_split.labels))
         super().begin(title, training)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Leaves the state of this epoch to the runs that go on from it."""
+        super().epoch(row)
+        for arm in self.shared.get(row["epoch"], []):
+            plant(arm, self.run, self.training)
 
     def progress(self, step: Progress) -> None:
         """Raises OutOfTime where the rest, the last evaluation included, takes longer than there is time."""
@@ -142,12 +158,12 @@ def start(words: Sequence[str], started: float) -> int:
         raise UserError(f"at_once={own['at_once']}: must be a whole number")
     if from_environment().count > 1 and {"minutes", "at_once"} & {word.partition("=")[0] for word in words}:
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
-    wanted, refused = requests(rest)
+    wanted, refused, branches = requests(rest)
     for reason in refused:
         print(f"error: {reason}", file=sys.stderr)
     if (math.isfinite(clock.deadline) or at_once > 1) and any(run.config.force for run in wanted):
         raise UserError("force=true with minutes= or at_once= makes runs over and over: choose another results_dir")
-    code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, clock)
+    code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, branches, clock)
     if code != 130 and from_environment().first:
         print(summary(str(suites.chosen(words)), wanted, 60 * float(own["minutes"])))
     return max(code, 2 if refused else 0)
@@ -163,16 +179,30 @@ def _positive(key: str, own: dict[str, str]) -> float:
     return value
 
 
-def requests(words: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """The runs that a suite's words ask for, most wanted first, and why some of them cannot be."""
+class Requests(NamedTuple):
+    """What a suite's words ask for."""
+
+    wanted: list[Run]
+    """Most wanted first."""
+    refused: list[str]
+    """Why some runs cannot be; once, where it is the same for every seed."""
+    branches: Branches
+    """By the folder of a run, those that may go on from its checkpoints."""
+
+
+def requests(words: Sequence[str]) -> Requests:
+    """Composes every run. Raises UserError where the words name no suite."""
     wanted: list[Run] = []
-    refused: dict[str, None] = {}  # told once: the same for every seed
-    for run in suites.runs(words):
+    refused: dict[str, None] = {}
+    branches: dict[Path, list[Run]] = {}
+    for words_of_run, words_of_base in suites.runs(words).items():
         try:
-            wanted.append(_request(run))
+            wanted.append(_request(words_of_run))
+            if words_of_base is not None:
+                branches.setdefault(_request(words_of_base).folder, []).append(wanted[-1])
         except UserError as error:
             refused[str(error)] = None
-    return wanted, list(refused)
+    return Requests(wanted, list(refused), branches)
 
 
 def _request(words: tuple[str, ...]) -> Run:
@@ -190,23 +220,23 @@ def _composed(words: tuple[str, ...]) -> Config:
     return compose(words)
 
 
-def work(wanted: Sequence[Run], clock: Clock) -> int:
+def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
     """Makes the runs that are not done, as long as there is time; returns the highest exit code."""
     codes = [0]
     for run in wanted:
-        codes.append(exit_code(partial(_make, run, clock)))
+        codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock)))
         # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
         if codes[-1] == 130 or (codes[-1] and from_environment().count > 1):
             break
     return max(codes)
 
 
-def _make(run: Run, clock: Clock) -> None:
+def _make(run: Run, branches: Sequence[Run], clock: Clock) -> None:
     """One run, unless it is done, another process makes it, or it would not end in time."""
     timings = _timings(run)
     if not _is_done(run) and not _fits(run, timings, clock):
         return
-    started, screen = time.monotonic(), Watch(clock)
+    started, screen = time.monotonic(), Watch(clock, run, branches)
     try:
         with screen:
             record = runner.run(run, screen)
@@ -290,8 +320,8 @@ def main() -> None:
     """What each process of `at_once` does."""
     started = time.monotonic()
     own, rest = own_words(sys.argv[1:], OWN_WORDS)
-    wanted, _ = requests(rest)
-    sys.exit(work(wanted, Clock(started + 60 * float(own["minutes"]))))
+    wanted, _, branches = requests(rest)
+    sys.exit(work(wanted, branches, Clock(started + 60 * float(own["minutes"]))))
 
 
 if __name__ == "__main__":

@@ -359,6 +359,7 @@ def _record(
         wandb_id=wandb_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         numerics=training.identity["numerics"] or None,
+        branched_from=training.branched_from,
         folder=wanted.folder,
     )
 

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from repro.errors import UserError
 from repro.experiments import EXPERIMENTS, choices
 
+Words = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -22,6 +24,8 @@ class Suite:
     recipe: tuple[str, ...] = ()
     ablation: tuple[str, ...] = ()
     seed: tuple[int, ...] = ()
+    branch_from: str | None = None
+    """The ablation, such as `baseline`, from whose checkpoints arms go on that differ from it in late epochs only."""
     parts: tuple[str, ...] = ()
     """Most wanted first, such as `suite=cousins seed=0,1`."""
 
@@ -67,21 +71,33 @@ def expand(words: Sequence[str]) -> list[str]:
     return ["-m", *_over(suite.words(), [word for word in words if word != f"suite={name}"])]
 
 
-def runs(words: Sequence[str]) -> list[tuple[str, ...]]:
+def runs(words: Sequence[str]) -> dict[Words, Words | None]:
     """Words of each run that a command line with `suite=NAME` asks for, most wanted first.
 
-    Part by part; within one, the first seed of every arm comes before the second of any. Words beside `suite=` go
-    before those of the suite and of its parts. Raises UserError for an unknown suite, and for a sweep without a list.
+    Beside it stand the words of the run that it may branch from, None where its suite names none. Part by part; within
+    one, the first seed of every arm comes before the second of any. Words beside `suite=` go before those of the suite
+    and of its parts. Raises UserError for an unknown suite, and for a sweep without a list.
     """
     name = chosen(words)
     rest = [word for word in words if word != f"suite={name}"]
     suite = read(name) if name is not None else None
     if suite is None:
-        return list(_combinations(rest))
+        return dict.fromkeys(_combinations(rest))
     if not suite.parts:
-        return list(_combinations(_over(suite.words(), rest)))
-    # the same run may stand in two parts
-    return list(dict.fromkeys(run for part in suite.parts for run in runs(_over(shlex.split(part), rest))))
+        return {run: _base(run, suite.branch_from) for run in _combinations(_over(suite.words(), rest))}
+    found: dict[Words, Words | None] = {}
+    for part in suite.parts:
+        for run, base in runs(_over(shlex.split(part), rest)).items():
+            found[run] = found.get(run) or base  # the same run may stand in two parts
+    return found
+
+
+def _base(run: Words, ablation: str | None) -> Words | None:
+    """The run that differs from this one by its ablation alone; None where that is this one."""
+    if ablation is None:
+        return None
+    base = tuple(f"ablation={ablation}" if _key(word) == "ablation" else word for word in run)
+    return None if base == run else base
 
 
 def _over(words: Iterable[str], given: Sequence[str]) -> list[str]:
@@ -94,7 +110,7 @@ def _key(word: str) -> str:
     return word.partition("=")[0]
 
 
-def _combinations(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _combinations(words: Sequence[str]) -> Iterator[Words]:
     """One run for each combination of the listed values: the seed changes last, the ablation first."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -15,6 +15,7 @@ from repro import campaign
 from repro import record as records
 from repro.campaign import Clock, Timings, requests, summary
 from repro.report.terminal import Screen
+from repro.train import checkpoint
 from tests.tiny import WORDS, content, latest, run_command
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,7 @@ def test_a_suite_leaves_what_single_runs_leave_with_their_commands(
 def test_what_does_not_fit_is_left_for_the_next_call(
     start: Start, words: list[str], results: Path, whole: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wanted, _ = requests(words)
+    wanted = requests(words).wanted
     assert [run.label.startswith("no_lrn") for run in wanted] == [False, True, False, True]
     measured(results, wanted[1], seconds=1200)
     measured(results, wanted[0], seconds=0.1)
@@ -122,7 +123,7 @@ def test_an_arm_that_cannot_be_is_told_once_and_holds_nothing_up(
 def test_a_run_that_another_process_makes_is_left_alone(
     start: Start, words: list[str], results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    place = requests(words)[0][1].raw
+    place = requests(words).wanted[1].raw
     place.mkdir(parents=True)
     with FileLock(place / "run.lock"):
         assert start() == 0
@@ -163,11 +164,43 @@ def test_a_killed_suite_goes_on(words: list[str], results: Path, whole: list[dic
     assert [content(record) for record in records.find(results)] == whole
 
 
+def test_late_arms_branch_from_the_baseline_and_end_as_from_their_beginning(
+    images: Path, results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nine steps: conv1 is slowed and the noise ends at the seventh, the biases' rate differs from the second on."""
+    arms = ("baseline", "bias_lr_constant", "color_noise_off_late", "freeze_conv1_late")
+    words = [*WORDS, f"data.root={images}"]
+    suite = ("suite=source_differences", f"ablation={','.join(arms)}", "seed=0", f"results_dir={results}")
+    assert run_command(*words, *suite) == 0
+    assert capfd.readouterr().out.count("going on after epoch 2 of 3") == 2
+    whole = tmp_path / "whole"
+    assert run_command(*words, "-m", f"ablation={','.join(arms)}", f"results_dir={whole}") == 0
+    found = [content(record) for record in records.find(results)]
+    (baseline,) = [record for record in records.find(results) if record.ablation.startswith("scale=")]
+    origins = [record.pop("branched_from") for record in found]
+    assert found == [
+        {key: value for key, value in content(record).items() if key != "branched_from"}
+        for record in records.find(whole)
+    ]
+    origin = f"imagefolder/paper/{baseline.folder.parent.name}/{baseline.folder.name} after epoch 2"
+    assert [origin if "late" in record["ablation"] else None for record in found] == origins
+    assert not list(results.rglob(checkpoint.NAME))
+
+
+def test_an_arm_that_has_begun_is_not_branched(
+    words: list[str], results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    late = latest(*words, "suite=source_differences", "ablation=freeze_conv1_late,baseline", "seed=0")
+    assert run_command(*late) == 0
+    assert "going on" not in capfd.readouterr().out
+    assert {record.branched_from for record in records.find(results)} == {None}
+
+
 # ---- how long runs take ----------------------------------------------------------------------------------------------
 
 
 def test_a_runs_length_is_that_of_its_other_seeds_or_of_the_setups_other_runs(words: list[str], results: Path) -> None:
-    (baseline, no_lrn, _, again), _ = requests(words)
+    baseline, no_lrn, _, again = requests(words).wanted
     timings = Timings(results / "seconds.jsonl", "this one")
     results.mkdir()
     assert timings.estimate(baseline) is None
@@ -178,14 +211,14 @@ def test_a_runs_length_is_that_of_its_other_seeds_or_of_the_setups_other_runs(wo
     assert timings.estimate(again) == 60
     with timings.path.open("a") as file:
         file.write('{"device": "this')  # a kill while it was written
-    longer, _ = requests(latest(*words, "train.epochs=6"))
+    longer = requests(latest(*words, "train.epochs=6")).wanted
     assert timings.estimate(longer[0]) == pytest.approx(2 * 45)
-    other, _ = requests(latest(*words, "setup=embedded"))
+    other = requests(latest(*words, "setup=embedded")).wanted
     assert timings.estimate(other[0]) is None
 
 
 def test_the_summary_tells_what_was_not_measured(words: list[str], results: Path) -> None:
-    wanted, _ = requests(words)
+    wanted = requests(words).wanted
     assert summary("x", wanted, math.inf) == (
         "suite=x: 0 of 4 runs are done, 4 are left, 4 of them not measured yet: the same command goes on"
     )

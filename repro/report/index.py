@@ -63,8 +63,9 @@ _SUITES = """\
 `python -m repro.run suite=NAME` runs every recipe with every ablation and seed, the first seed of each arm before the
 second of any; other words on the line go before the suite's own. With `minutes=9` it begins no run that would not end
 within that time, as measured on the device, and says what is left; the same command goes on. With `at_once=2` two
-processes share the list, which pays where one run leaves the device idle. `python -m repro.compare suite=NAME` prints
-the suite's table.
+processes share the list, which pays where one run leaves the device idle. Where the file says `branch_from: baseline`,
+arms whose change sets in late go on from a checkpoint of the baseline, as if from their own beginning.
+`python -m repro.compare suite=NAME` prints the suite's table.
 """
 
 _ABLATIONS = """\

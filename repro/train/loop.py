@@ -75,6 +75,8 @@ class Training:
     diverged: bool = False
     saved: int = 0
     """Epochs in the last checkpoint."""
+    branched_from: str | None = None
+    """The run and epoch whose checkpoint this run took up; none: its own beginning."""
 
     def __post_init__(self) -> None:
         """Moves the network to the device; channels-last is the faster layout for its convolutions."""
@@ -103,6 +105,7 @@ class Training:
             self.schedule.restore(state["schedule"])
             self.curve = state["curve"]
             self.saved = len(self.curve)
+            self.branched_from = state.get("branched_from")
             threads.take(state.get("threads"))
         own = self.identity, len(self.curve)
         if self.ranks.decided(lambda: own) != own:
@@ -183,18 +186,22 @@ class Training:
         batch = self.config.train.batch_size
         return min(batch, len(self.train_split.labels) - step * batch)
 
-    def _save(self) -> None:
-        if not self.ranks.first:
-            return
-        state = {
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds: all that the next epoch depends on."""
+        return self.identity | {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
             "curve": self.curve,
             "threads": torch.get_num_threads(),
+            "branched_from": self.branched_from,
         }
+
+    def _save(self) -> None:
+        if not self.ranks.first:
+            return
         start = time.perf_counter()
-        checkpoint.save(self.folder, self.identity | state)
+        checkpoint.save(self.folder, self.state())
         self.saved, end = len(self.curve), time.perf_counter()
         small = (self.folder / checkpoint.NAME).stat().st_size <= SMALL_CHECKPOINT
         self.save_due = end if small else end + (end - start) / SAVING_SHARE
