@@ -37,8 +37,8 @@ IMAGES = 42
 """In batches of 16: two whole ones an epoch, and one of 10."""
 EPOCHS = 3
 """So that the graph is recorded in the second one, and replayed."""
-MAY_WAIT = ("Look.means", "evaluate", "Training.__post_init__", "Training._save", "RecordedStep.__init__")
-"""Functions in which alone a run may wait: looks, evaluation, first moves, checkpoint, recording of a graph."""
+MAY_WAIT = ("Look.means", "evaluate", "Training.__post_init__", "RecordedStep.__init__")
+"""Functions in which alone a run may wait: looks, evaluation, first moves, recording of a graph."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "kernel by kernel": {"train.cuda_graph": False},
@@ -102,28 +102,31 @@ def assert_same(ours: Training, theirs: Training) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "resident"), [*((name, True) for name in VARIANTS), *((name, False) for name in FROM_THE_HOST)]
+    ("variant", "resident"),
+    [
+        *(pytest.param(name, True, id=name) for name in VARIANTS),
+        *(pytest.param(name, False, id=f"{name}, from the host to the second GPU") for name in FROM_THE_HOST),
+    ],
 )
 def test_a_run_is_that_of_the_cpu_and_waits_for_nothing(
-    variant: str, resident: bool, tmp_path: Path, on_cpu: Callable[[str], Training]
+    variant: str, resident: bool, tmp_path: Path, on_cpu: Callable[[str], Training], gpu: Gpu
 ) -> None:
     theirs, config = on_cpu(variant), configured(variant)
-    with pretend.gpu() as gpu:
-        ours = made(config, "cuda", tmp_path)
-        if not resident:
-            ours.data = theirs.data
-            ours.train_split = theirs.train_split
-        assert isinstance(ours.train_split.images, torch.Tensor) is resident
-        ours.run()
-        assert_same(ours, theirs)
-    assert [wait for wait in gpu.waits if not any(f" {name}" in wait for name in (*MAY_WAIT, "assert_same"))] == []
+    ours = made(config, "cuda" if resident else "cuda:1", tmp_path)
+    if not resident:
+        ours.data = theirs.data
+        ours.train_split = theirs.train_split
+    assert isinstance(ours.train_split.images, torch.Tensor) is resident
+    ours.run()
+    assert [wait for wait in gpu.waits if not any(f" {name}" in wait for name in MAY_WAIT)] == []
     whole = IMAGES // config.train.batch_size * config.train.epochs
     assert gpu.replays == (whole - WARM_UPS if config.may_record else 0)
+    assert_same(ours, theirs)
 
 
-def test_images_that_fit_badly_stay_on_the_host(tmp_path: Path) -> None:
-    with pretend.gpu(limit=3 * 2**20):
-        assert not isinstance(made(tiny_config(), "cuda", tmp_path).train_split.images, torch.Tensor)
+def test_images_that_would_fill_the_memory_stay_on_the_host(tmp_path: Path, gpu: Gpu) -> None:
+    gpu.limit = 3 * 2**20
+    assert not isinstance(made(tiny_config(), "cuda", tmp_path).train_split.images, torch.Tensor)
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, gpu: Gpu, on_cpu: Callable[[str], Training]) -> None:
