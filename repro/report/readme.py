@@ -10,7 +10,8 @@ from repro.record import Record
 from repro.report import quiet
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Arm, Comparison, comparisons
-from repro.report.tables import interval, markdown, mixed_code, published_effect, stem, threads
+from repro.report.mixed import mixed_code
+from repro.report.tables import interval, markdown, published_effect, stem, threads
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"

@@ -24,7 +24,8 @@ from repro.report.effects import (
     pair_notes,
     plain_text,
 )
-from repro.report.tables import interval, markdown, mixed_words
+from repro.report.mixed import mixed_words
+from repro.report.tables import interval, markdown
 from repro.suites import Suite
 
 HEADER = (
@@ -98,7 +99,7 @@ def _section(suite: Suite, parts: Sequence[Comparison]) -> str:
     sizes = {name: _sizes(suite.setup, *name, first.data.classes) for name in names}
     effects = {name: Effect(arms[names[0]], arms[name]) for name in names[1:] if arms[name].runs}
     rows = [_row(suite, name, arms[name], effects.get(name), sizes[name]) for name in names]
-    mixed = mixed_words(effects.values(), f"python -m repro.run suite={suite.name} force=true")
+    mixed = mixed_words(arms.values(), effects.values(), f"python -m repro.run suite={suite.name} force=true")
     return "\n".join([title, *([f"{words}.\n"] if words else []), *mixed, markdown(HEADER, rows)])
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import stats
-from repro.experiments import BASELINE, ablations
+from repro.experiments import ablations
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
 from repro.report import quiet
 from repro.report.copies import remark
@@ -20,11 +20,11 @@ from repro.report.effects import (
     TOPS,
     Arm,
     Comparison,
-    Effect,
     comparisons,
     own_keys,
     plain_text,
 )
+from repro.report.mixed import mixed_code
 from repro.report.quiet import RULE
 from repro.suites import Suite
 
@@ -132,37 +132,6 @@ def _section(part: Comparison, title: str) -> str:
 def _remark(part: Comparison) -> str:
     words = remark(part.data.content_hash)
     return f" **{words}.**" if words else ""
-
-
-def mixed_code(part: Comparison, arms: Iterable[Arm]) -> list[str]:
-    """What to know, and to do, where other commits made the baseline than one of these arms."""
-    effects = [part.effects[arm.name] for arm in arms if arm.name in part.effects]
-    seeds = sorted({seed for effect in effects for seed in effect.mixed})
-    return mixed_words(effects, f"{part.command(BASELINE, *seeds)} force=true")
-
-
-def mixed_words(effects: Collection[Effect], remedy: str) -> list[str]:
-    """The lines of a page on arms that other commits made than the one they are compared with; none without such."""
-    mixed = [effect for effect in effects if effect.mixed]
-    if not mixed:
-        return []
-    commits = _code({commit for effect in mixed for arm in (effect.baseline, effect.arm) for commit in arm.commits})
-    lines = [
-        "**Mixed code.** These runs have no fingerprint of their numerics, and several commits made them"
-        f" ({commits}). Where the two runs of a pair are of different ones, a difference may be the code's and not the"
-        f" change's: {_code(effect.arm.name for effect in mixed)}."
-    ]
-    if apart := [effect.arm.name for effect in mixed if effect.of_other_code]:
-        lines.append(
-            f"The curves show that it is so: {_code(apart)} change nothing before late in the run and must share their"
-            " first epochs with the baseline to the last digit; they do not. They have no verdict."
-        )
-    lines.append("To mend it, make the baseline again with today's code, and then these arms:\n")
-    return ["\n".join(lines), f"    {remedy}\n"]
-
-
-def _code(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def threads(part: Comparison) -> str:

@@ -6,9 +6,9 @@ import pytest
 
 from repro.config import Config
 from repro.naming import settings
-from repro.report import tables
 from repro.report.branches import shared_epochs
 from repro.report.effects import Comparison
+from repro.report.mixed import mixed_code
 from tests.report.arms import Curve, arm, compared, curve
 
 IMAGES = 9469  # 74 steps of 128
@@ -74,7 +74,7 @@ def test_a_baseline_of_other_code_gives_no_verdict(tmp_path: Path) -> None:
         "must share the first 14 of 20 epochs with the baseline and does not (seed 1)",
         "mixed code (seeds 0, 1)",
     ]
-    (words, _) = tables.mixed_code(part, part.arms)
+    (words, _) = mixed_code(part, part.arms)
     assert "The curves show that it is so: `freeze_conv1_late` change nothing before late in the run" in words
     assert part.effects["freeze_conv1_late"].outcome is None
 

@@ -246,6 +246,19 @@ def test_code_that_may_differ_is_told_and_what_to_do(tmp_path: Path, other: dict
     assert f"    python -m repro.run {command}\n" in page
 
 
+def test_seeds_of_several_commits_are_told_even_where_no_pair_mixes_them(tmp_path: Path) -> None:
+    commits = ("fedcba9", "0123abc", "0123abc")
+    runs = [
+        make_record(name, seed, 25.0 + seed + (name == "no_lrn"), commit=commit)
+        for name in ("baseline", "no_lrn")
+        for seed, commit in enumerate(commits)
+    ]
+    page = render(tmp_path, *runs)[f"{STEM}.md"]
+    assert page_row(page, "no_lrn")[6] == "worse at n=3"
+    assert "were made by several commits: `0123abc`, `fedcba9`.\nNo pair of one seed is of two commits" in page
+    assert "ablation=baseline seed=0,1,2 force=true\n" in page
+
+
 def test_an_arm_that_never_left_chance_has_no_effect_in_points(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *stuck("sigmoid", 3))
     cells = page_row(files[f"{STEM}.md"], "sigmoid")
