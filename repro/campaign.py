@@ -41,8 +41,6 @@ from repro.train import checkpoint
 from repro.train.device import choose_device
 from repro.train.loop import Progress, Training
 
-OWN_WORDS = {"minutes": "inf", "at_once": "1"}
-"""The words of a suite that are no keys of a configuration, with their values where they are not given."""
 LOOKS_SKIPPED = 2
 """Looks at a run's first steps that tell nothing about the others: kernels are compiled and chosen in them."""
 EPOCHS_OF_END = 2
@@ -152,7 +150,7 @@ def start(words: Sequence[str], started: float) -> int:
 
     `started` is when the command began, on `time.monotonic`'s clock. Raises UserError where a word means nothing.
     """
-    own, rest = own_words(words, OWN_WORDS)
+    own, rest = own_words(words, suites.OWN_WORDS)
     clock, at_once = Clock(started + 60 * _positive("minutes", own)), _positive("at_once", own)
     if not float(at_once).is_integer():
         raise UserError(f"at_once={own['at_once']}: must be a whole number")
@@ -319,7 +317,7 @@ def _tell(number: int, lines: IO[bytes]) -> None:
 def main() -> None:
     """What each process of `at_once` does."""
     started = time.monotonic()
-    own, rest = own_words(sys.argv[1:], OWN_WORDS)
+    own, rest = own_words(sys.argv[1:], suites.OWN_WORDS)
     wanted, _, branches = requests(rest)
     sys.exit(work(wanted, branches, Clock(started + 60 * float(own["minutes"]))))
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro import record, suites
-from repro.command import exit_code
+from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
 from repro.experiments import choices
 from repro.files import replace_file
@@ -80,19 +80,12 @@ def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> di
 
 def _parse(arguments: Sequence[str]) -> tuple[Path, str, bool]:
     """Results folder, the suite to print (or nothing), and whether to check only."""
-    results_dir, chosen, check = Path("results"), "", False
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key == "results_dir" and value:
-            results_dir = Path(value)
-        elif key == "suite" and value:
-            chosen = value
-        elif argument == "--check":
-            check = True
-        else:
-            usage = "python -m repro.compare [results_dir=FOLDER] [suite=NAME] [--check]"
-            raise UserError(f"{argument}: not known here; write {usage}")
-    return results_dir, chosen, check
+    own, rest = own_words(arguments, {"results_dir": "results", "suite": ""})
+    empty = [argument for argument in arguments if argument in ("results_dir=", "suite=")]
+    for argument in [*empty, *(word for word in rest if word != "--check")]:
+        usage = "python -m repro.compare [results_dir=FOLDER] [suite=NAME] [--check]"
+        raise UserError(f"{argument}: not known here; write {usage}")
+    return Path(own["results_dir"]), own["suite"], bool(rest)
 
 
 def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:

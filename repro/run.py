@@ -60,6 +60,11 @@ def main() -> None:
 
             _codes.append(campaign.start(experiments.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
         else:
+            for word in sys.argv[1:]:
+                if word.partition("=")[0] in suites.OWN_WORDS:
+                    raise UserError(
+                        f"{word} is for a suite that this process makes: suite=NAME without Hydra's options"
+                    )
             _start_hydra(experiments.normalise_arguments(suites.expand(sys.argv[1:])))
         leave()
     except (HydraException, OmegaConfBaseException) as error:

@@ -11,6 +11,9 @@ from omegaconf import OmegaConf
 from repro.errors import UserError
 from repro.experiments import EXPERIMENTS, choices
 
+OWN_WORDS = {"minutes": "inf", "at_once": "1"}
+"""The words beside `suite=` that are no keys of a configuration, with their values where they are not given."""
+
 Words = tuple[str, ...]
 
 

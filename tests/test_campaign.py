@@ -250,6 +250,14 @@ def test_words_that_mean_nothing(
     assert err.count("error: ") == 1
 
 
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("suite=cousins", "hydra/launcher=submitit_slurm")])
+def test_only_a_suite_that_this_process_makes_has_a_clock(
+    words: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(*words, "minutes=3") == 2
+    assert "error: minutes=3 is for a suite that this process makes" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("own", ["minutes=3", "at_once=2"])
 def test_force_goes_on_with_nothing(own: str, start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     assert start(own, "force=true") == 2

@@ -161,3 +161,8 @@ def test_as_a_command(results: Path) -> None:
     command = [sys.executable, "-m", "repro.compare", f"results_dir={results}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_word_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(["results_dir=a", "results_dir=b"]) == 2
+    assert "results_dir= is given twice" in capsys.readouterr().err
