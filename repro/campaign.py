@@ -43,17 +43,22 @@ from repro.train.loop import Progress, Training
 
 LOOKS_SKIPPED = 2
 """Looks at a run's first steps that tell nothing about the others: kernels are compiled and chosen in them."""
+SECONDS_WATCHED = 5.0
+"""Steps of fewer seconds tell nothing either: a neighbour may just have begun."""
 EPOCHS_OF_END = 2
 """Ten crops of all validation images and the centres of the training images take about as long as so many epochs."""
 RUN = str(Path(__file__).with_name("run.py"))
 
 
 class OutOfTime(Exception):
-    """A run would not end in time. `seconds` it would take in all; None where its beginning was not seen."""
+    """A run would not end in time.
 
-    def __init__(self, seconds: float | None) -> None:
+    `rest` is how many seconds more it would take; `seconds` how many in all, None where its beginning was not seen.
+    """
+
+    def __init__(self, rest: float, seconds: float | None) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.rest, self.seconds = rest, seconds
 
 
 Branches = Mapping[Path, Sequence[Run]]
@@ -73,23 +78,27 @@ class Clock:
 
 @dataclass(frozen=True)
 class Timings:
-    """How long runs took, start and end included: a file to which every process of a suite adds a line a run."""
+    """How long runs took, start and end included: a file to which every process of a suite adds a line a run.
+
+    What a run would take, by its first steps, counts for the process that saw them only: another call looks again.
+    """
 
     path: Path
     device: str
 
-    def add(self, run: Run, seconds: float) -> None:
+    def add(self, run: Run, seconds: float, guess: bool = False) -> None:
         """Appends what a whole run took, or would have."""
         config = run.config
         same = {"device": self.device, "setup": config.setup, "config_hash": run.config_hash}
-        line = same | {"seconds": seconds, "epochs": config.train.epochs}
+        line = same | {"seconds": seconds, "epochs": config.train.epochs, "guess_of": os.getpid() if guess else None}
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no result depends on it
             file.write(json.dumps(line) + "\n")
 
     def estimate(self, run: Run) -> float | None:
         """Seconds that a whole run takes: as its latest seed did, else at the pace of the setup's other runs."""
-        lines = [line for line in self._read() if line["device"] == self.device]
-        latest = {line["config_hash"]: line for line in lines if line["setup"] == run.config.setup}
+        same = (self.device, run.config.setup)
+        lines = [line for line in self._read() if (line["device"], line["setup"]) == same]
+        latest = {line["config_hash"]: line for line in lines if line["guess_of"] in (None, os.getpid())}
         if run.config_hash in latest:
             return float(latest[run.config_hash]["seconds"])
         paces = [line["seconds"] / line["epochs"] for line in latest.values()]
@@ -139,10 +148,12 @@ class Watch(Screen):
         if self.looks <= LOOKS_SKIPPED:
             self.first = (now, done)
             return
+        if now - self.first[0] < SECONDS_WATCHED:
+            return
         pace = (now - self.first[0]) / (done - self.first[1])
         rest = pace * ((self.epochs + EPOCHS_OF_END) * step.steps - done)
         if rest > self.clock.left:
-            raise OutOfTime(now - self.started + rest if self.fresh else None)
+            raise OutOfTime(rest, now - self.started + rest if self.fresh else None)
 
 
 def start(words: Sequence[str], started: float) -> int:
@@ -247,8 +258,8 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock) -> None:
         return
     except OutOfTime as error:
         if error.seconds is not None:
-            timings.add(run, error.seconds)
-        print(f"{run.folder}: would not end in time, left for another call")
+            timings.add(run, error.seconds, guess=True)
+        print(f"{run.folder}: would take {_span(error.rest)} more, left for another call")
 
 
 def _is_done(run: Run) -> bool:
