@@ -9,16 +9,13 @@ In a suite that says `branch_from: baseline`, arms that differ from it in late e
 that the baseline leaves them on its way, unless they have begun by then; all others begin at their beginning.
 """
 
-import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Thread
@@ -29,16 +26,15 @@ from repro import runner, suites
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words
 from repro.config import Config
-from repro.environment import capture_machine
 from repro.errors import Taken, UserError
 from repro.experiments import compose
+from repro.pace import Clock, Timings, span, timings_of
 from repro.ranks import from_environment
 from repro.report.end import against_baseline
 from repro.report.terminal import Screen
 from repro.request import request
 from repro.runner import Run
 from repro.train import checkpoint
-from repro.train.device import choose_device
 from repro.train.loop import Progress, Training
 
 LOOKS_SKIPPED = 2
@@ -62,55 +58,6 @@ class OutOfTime(Exception):
 
 
 Branches = Mapping[Path, Sequence[Run]]
-
-
-@dataclass(frozen=True)
-class Clock:
-    """When all must be done, on `time.monotonic`'s clock."""
-
-    deadline: float
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return self.deadline - time.monotonic()
-
-
-@dataclass(frozen=True)
-class Timings:
-    """How long runs took, start and end included: a file to which every process of a suite adds a line a run.
-
-    What a run would take, by its first steps, counts for the process that saw them only: another call looks again.
-    """
-
-    path: Path
-    device: str
-
-    def add(self, run: Run, seconds: float, guess: bool = False) -> None:
-        """Appends what a whole run took, or would have."""
-        config = run.config
-        same = {"device": self.device, "setup": config.setup, "config_hash": run.config_hash}
-        line = same | {"seconds": seconds, "epochs": config.train.epochs, "guess_of": os.getpid() if guess else None}
-        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no result depends on it
-            file.write(json.dumps(line) + "\n")
-
-    def estimate(self, run: Run) -> float | None:
-        """Seconds that a whole run takes: as its latest seed did, else at the pace of the setup's other runs."""
-        same = (self.device, run.config.setup)
-        lines = [line for line in self._read() if (line["device"], line["setup"]) == same]
-        latest = {line["config_hash"]: line for line in lines if line["guess_of"] in (None, os.getpid())}
-        if run.config_hash in latest:
-            return float(latest[run.config_hash]["seconds"])
-        paces = [line["seconds"] / line["epochs"] for line in latest.values()]
-        return statistics.median(paces) * run.config.train.epochs if paces else None
-
-    def _read(self) -> Iterator[dict[str, Any]]:
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        for line in text.splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # a kill cut it off
 
 
 class Watch(Screen):
@@ -242,7 +189,7 @@ def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
 
 def _make(run: Run, branches: Sequence[Run], clock: Clock) -> None:
     """One run, unless it is done, another process makes it, or it would not end in time."""
-    timings = _timings(run)
+    timings = timings_of(run)
     if not _is_done(run) and not _fits(run, timings, clock):
         return
     started, screen = time.monotonic(), Watch(clock, run, branches)
@@ -259,7 +206,7 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock) -> None:
     except OutOfTime as error:
         if error.seconds is not None:
             timings.add(run, error.seconds, guess=True)
-        print(f"{run.folder}: would take {_span(error.rest)} more, left for another call")
+        print(f"{run.folder}: would take {span(error.rest)} more, left for another call")
 
 
 def _is_done(run: Run) -> bool:
@@ -275,31 +222,18 @@ def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
     return (timings.estimate(run) or 0.0) <= clock.left
 
 
-def _timings(run: Run) -> Timings:
-    return Timings(Path(run.config.results_dir) / "raw" / "suite_seconds.jsonl", _device(run.config.train.device))
-
-
-@cache
-def _device(name: str) -> str:
-    return capture_machine(str(choose_device(name, from_environment()))).device
-
-
 def summary(name: str, wanted: Sequence[Run], seconds: float) -> str:
     """How many runs are done, how long the others take by what was measured, and how to go on."""
     left = [run for run in wanted if not _is_done(run)]
     told = f"suite={name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
     if not left:
         return told
-    known = [length for run in left if (length := _timings(run).estimate(run)) is not None]
-    work = f", {_span(sum(known))} of work" if known else ""
+    known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]
+    work = f", {span(sum(known))} of work" if known else ""
     unknown = f", {len(left) - len(known)} of them not measured yet" if len(known) < len(left) else ""
     longer = sum(length > seconds for length in known)
-    remedy = f" ({longer} of them with more minutes: the longest takes {_span(max(known))})" if longer else ""
+    remedy = f" ({longer} of them with more minutes: the longest takes {span(max(known))})" if longer else ""
     return f"{told}, {len(left)} are left{work}{unknown}: the same command goes on{remedy}"
-
-
-def _span(seconds: float) -> str:
-    return f"about {seconds / 3600:.1f} hours" if seconds >= 5400 else f"about {max(1, round(seconds / 60))} minutes"
 
 
 def _several(words: Sequence[str], clock: Clock, count: int) -> int:

@@ -15,7 +15,8 @@ from filelock import FileLock
 
 from repro import campaign
 from repro import record as records
-from repro.campaign import Clock, Timings, requests, summary
+from repro.campaign import requests, summary
+from repro.pace import FILE, Clock, Timings, timings_of
 from repro.report.terminal import Screen
 from repro.train import checkpoint
 from tests.tiny import WORDS, content, latest, run_command
@@ -55,9 +56,8 @@ def last_line(capfd: pytest.CaptureFixture[str]) -> str:
 
 def measured(results: Path, run: campaign.Run, seconds: float) -> None:
     """As if a run of that arm had taken so long here."""
-    path = results / "raw" / "suite_seconds.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Timings(path, campaign._device("cpu")).add(run, seconds)
+    (results / "raw").mkdir(parents=True, exist_ok=True)
+    timings_of(run).add(run, seconds)
 
 
 def test_a_suite_leaves_what_single_runs_leave_with_their_commands(
@@ -109,7 +109,7 @@ def test_a_run_whose_first_steps_tell_that_it_takes_too_long_goes_on_later(
     )  # others are as long
     assert "0 of 4 runs are done, 4 are left" in out
     assert records.find(results) == []
-    (results / "raw" / "suite_seconds.jsonl").unlink()
+    (results / "raw" / FILE).unlink()
     assert start("minutes=10") == 0
     assert capfd.readouterr().out.count("going on after epoch 2 of 3") == 1
     assert [content(record) for record in records.find(results)] == whole
