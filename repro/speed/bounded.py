@@ -33,6 +33,7 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
         if not here.poll(seconds):
             raise RunFailure(f"it was stopped after {seconds:.0f} s")
         result, reason = here.recv()
+        process.join(GRACE)
     except EOFError:
         process.join()
         raise RunFailure(f"its process died (exit code {process.exitcode})") from None
