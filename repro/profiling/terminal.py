@@ -1,12 +1,15 @@
 """The tables of a profile on the screen."""
 
+import re
+
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 SHOWN = 0.5  # % of the step: shorter rows are in the files only
-WIDTH = 130  # columns that the table by kernel takes
+WIDTH = 142  # columns that the table by kernel takes
+_SURROUNDINGS = re.compile(r"^void |(\w+|\(anonymous namespace\))::")  # of a C++ function's name
 
 
 def make_console() -> Console:
@@ -23,7 +26,7 @@ def step_table(table: pd.DataFrame, title: str) -> Table:
     for row in table[table["share_percent"] >= SHOWN].itertuples(index=False):
         time = (f"{row.milliseconds:.3f}", f"{row.share_percent:.1f}", f"{row.calls:g}")
         work = [_figure(value) if row.bound else "" for value in row[5:10]]
-        shown.add_row(str(row[0]), str(row.phase), *time, *work, str(row.bound))
+        shown.add_row(_short(row[0]), str(row.phase), *time, *work, str(row.bound))
     shown.add_section()
     shown.add_row("all rows", "", f"{table['milliseconds'].sum():.3f}", f"{table['share_percent'].sum():.1f}")
     return shown
@@ -35,7 +38,7 @@ def difference_table(table: pd.DataFrame, title: str, labels: tuple[str, str]) -
     for name in (f"{labels[0]}, ms", f"{labels[1]}, ms", "difference, ms", "% of the step"):
         shown.add_column(name, justify="right")
     for row in table[table["difference_percent"].abs() >= SHOWN].itertuples(index=False):
-        shown.add_row(str(row[0]), str(row.phase), *_changes(row[2:]))
+        shown.add_row(_short(row[0]), str(row.phase), *_changes(row[2:]))
     shown.add_section()
     shown.add_row("all rows", "", *_changes(table[list(table.columns[2:])].sum()))
     return shown
@@ -43,9 +46,14 @@ def difference_table(table: pd.DataFrame, title: str, labels: tuple[str, str]) -
 
 def _titled(table: pd.DataFrame, title: str, caption: str) -> Table:
     shown = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column(str(table.columns[0]), overflow="ellipsis", no_wrap=True, max_width=36)
+    shown.add_column(str(table.columns[0]), overflow="ellipsis", no_wrap=True, max_width=48)
     shown.add_column("phase", no_wrap=True)
     return shown
+
+
+def _short(name: object) -> str:
+    """A kernel's name begins with what tells it from others; the files have the whole."""
+    return _SURROUNDINGS.sub("", str(name))
 
 
 def _changes(values: "tuple[float, ...] | pd.Series[float]") -> tuple[str, ...]:

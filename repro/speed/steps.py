@@ -85,6 +85,7 @@ def _on_gpu(batch: int) -> Candidates:
         "ours without dropout, bf16": (ours, bf16("ablation=no_dropout")),
         "ours in one column, bf16": (ours, bf16("ablation=one_column")),
         "ours benchmarked, bf16": (ours, bf16("train.cudnn_benchmark=true")),
+        "ours with any algorithm, bf16": (with_any_algorithm, config),
         "plain PyTorch, bf16": (plain_in_bf16, configuration(batch)),
         "ours, tf32": (ours, configuration(batch, Precision.tf32, GRAPH)),
         "plain PyTorch, its defaults": (plain_with_tf32, configuration(batch)),
@@ -107,7 +108,7 @@ def configuration(batch: int, precision: Precision = Precision.fp32, *words: str
     return experiments.compose(["setup=ilsvrc2012", *own, *words])
 
 
-def ours(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
+def ours(config: Config, device: torch.device, classes: int = CLASSES, deterministic: bool = True) -> Step:
     """The update that a run of this configuration makes."""
     torch.manual_seed(0)
     memory.keep_freed(device)
@@ -120,9 +121,15 @@ def ours(config: Config, device: torch.device, classes: int = CLASSES) -> Step:
 
     def update() -> None:
         set_precision(config.train.precision, config.train.cudnn_benchmark)  # the candidates of a race differ in it
+        torch.backends.cudnn.deterministic = deterministic
         step(images, labels, tally)
 
     return update
+
+
+def with_any_algorithm(config: Config, device: torch.device) -> Step:
+    """`ours` where cuDNN may take algorithms whose sums differ from call to call."""
+    return ours(config, device, deterministic=False)
 
 
 def plain(

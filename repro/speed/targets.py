@@ -96,6 +96,7 @@ TARGETS = (
     Target(CUDA, "step", "step over torchvision's, bf16", IMAGES, None, "ours, bf16", "torchvision's alexnet, bf16"),
     Target(CUDA, "step", "step as one graph, bf16", IMAGES, None, "ours, bf16", "ours kernel by kernel, bf16"),
     Target(CUDA, "step", "step with cuDNN's benchmark mode", IMAGES, None, "ours benchmarked, bf16", "ours, bf16"),
+    Target(CUDA, "step", "step reproducible to the bit", IMAGES, None, "ours, bf16", "ours with any algorithm, bf16"),
     Target(CUDA, "step", "step with LRN over without, bf16", IMAGES, None, "ours, bf16", "ours without LRN, bf16"),
     Target(CUDA, "step", "step with dropout over without", IMAGES, None, "ours, bf16", "ours without dropout, bf16"),
     Target(CUDA, "step", "step in two columns over one", IMAGES, None, "ours, bf16", "ours in one column, bf16"),
