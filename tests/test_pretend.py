@@ -312,15 +312,6 @@ def test_a_replay_needs_the_memory_that_it_recorded(gpu: Gpu) -> None:
         graph.replay()
 
 
-def test_a_device_takes_its_time(gpu: Gpu) -> None:
-    gpu.lag = 0.1
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    there(3).tolist()
-    end.record()
-    assert start.elapsed_time(end) > 100
-
-
 def test_a_step_of_training_is_that_of_the_cpu(gpu: Gpu) -> None:
     def trained(device: str) -> list[float]:
         torch.manual_seed(0)

@@ -52,8 +52,6 @@ class Gpu:
     count: int = 1
     limit: int = 60 * GIB
     """Bytes that tensors may take."""
-    lag: float = 0.0
-    """Seconds for which each wait lasts."""
     initialized: bool = False
     allocated: int = 0
     peak: int = 0
@@ -106,7 +104,6 @@ class Gpu:
         """Notes that the host waits."""
         self.refuse_while_capturing()
         self.waits.append(" < ".join([what, *_functions()]))
-        time.sleep(self.lag)
         self.learn(until)
 
     def learn(self, clock: Clock) -> None:
