@@ -10,7 +10,7 @@
 #include <cstring>
 #include <vector>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -51,6 +51,9 @@ inline Lanes inverse_root(Lanes d) {
 #ifdef __AVX512F__
     constexpr int STEPS = 1;  // the guess is good to 14 bits
     Lanes root = (Lanes)_mm512_rsqrt14_ps((__m512)d);
+#elif defined(__AVX2__)
+    constexpr int STEPS = 2;  // to 11 bits
+    Lanes root = (Lanes)_mm256_rsqrt_ps((__m256)d);
 #else
     constexpr int STEPS = 3;  // a guess from the bits (Lomont 2003)
     Lanes root = (Lanes)(0x5f375a86 - ((Bits)d >> 1));
