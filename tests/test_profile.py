@@ -37,7 +37,8 @@ class Done:
 
     def folder(self, ablation: str) -> Path:
         (device,) = (self.results / "profiles").iterdir()
-        return device / name_of(ablation)
+        only, *others = device.iterdir()  # one alone needs no name, which tells another precision than the device's
+        return device / name_of(ablation) if others else only
 
     def table(self, ablation: str, name: str) -> pd.DataFrame:
         return pd.read_csv(self.folder(ablation) / f"{name}.csv")
