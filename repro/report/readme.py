@@ -11,7 +11,7 @@ from repro.report import quiet
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Arm, Comparison, comparisons
 from repro.report.mixed import mixed_code
-from repro.report.tables import interval, markdown, published_effect, stem, threads
+from repro.report.tables import interval, markdown, processor, published_effect, stem
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
@@ -63,7 +63,7 @@ def _section(part: Comparison) -> str:
     link = f"results/tables/{stem(part)}.md"
     title = (
         f"[`setup={part.setup} recipe={part.recipe}`]({link}): {part.data.val_images} validation images of"
-        f" {part.data.source}{f' ({words})' if words else ''}, ten crops, {part.device} with {threads(part)},"
+        f" {part.data.source}{f' ({words})' if words else ''}, ten crops, {processor(part)},"
         f" {part.precision}{cost}.\n"
     )
     shown = list(filter(has_enough, part.arms))

@@ -116,7 +116,7 @@ def _section(part: Comparison, title: str) -> str:
     lines = [
         f"## {title}\n",
         f"{data.source}: {data.classes} classes, {data.train_images} training and {data.val_images} validation images."
-        f"{_remark(part)} {part.device}, {threads(part)}, torch {software}, {part.precision}. Fingerprints:"
+        f"{_remark(part)} {processor(part)}, torch {software}, {part.precision}. Fingerprints:"
         f" {hashes(part)}.\n",
         *mixed_code(part, part.arms),
         "### Effect of each change on the error\n",
@@ -134,12 +134,17 @@ def _remark(part: Comparison) -> str:
     return f" **{words}.**" if words else ""
 
 
-def threads(part: Comparison) -> str:
-    """`1 thread`, `2 threads`, or `1, 2 threads` where runs differ; `2 threads in each of 4 processes`."""
+def processor(part: Comparison) -> str:
+    """The device, and what of it computed: `Xeon, 1, 2 threads` where runs differ, `H200, 4 processes`.
+
+    A GPU's sums do not depend on the threads of the machine around it.
+    """
     machines = [run.machine for run in part.runs]
     counts, processes = (_list(of) for of in zip(*((m.threads, m.processes) for m in machines), strict=True))
-    each = "" if processes == "1" else f" in each of {processes} processes"
-    return f"{counts} thread{'' if counts == '1' else 's'}{each}"
+    several = "" if processes == "1" else f" in each of {processes} processes"
+    if part.device_type == "cuda":
+        return f"{part.device}{several.replace(' in each of', ',')}"
+    return f"{part.device}, {counts} thread{'' if counts == '1' else 's'}{several}"
 
 
 EFFECT_HEADER = (

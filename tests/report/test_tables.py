@@ -62,6 +62,16 @@ def test_a_table_says_how_many_processes_shared_a_run(tmp_path: Path, processes:
     assert words in render(tmp_path, *shared)[f"{STEM}.md"]
 
 
+@pytest.mark.parametrize(("processes", "words"), [(1, "H200, torch"), (2, "H200, 2 processes, torch")])
+def test_a_gpus_table_tells_no_threads(tmp_path: Path, processes: int, words: str) -> None:
+    runs = [
+        replace(run, machine=replace(run.machine, device="H200", device_type="cuda", threads=n, processes=processes))
+        for n, run in enumerate(arm("baseline", {0: 25.0, 1: 26.0}), 9)
+    ]
+    files = render(tmp_path, *runs)
+    assert words in next(text for name, text in files.items() if name.endswith("-cuda.md"))
+
+
 def test_crop_modes_have_columns_of_their_own(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE))
     row = csv_rows(files)["baseline"]
