@@ -22,7 +22,8 @@ def mixed_words(arms: Collection[Arm], effects: Collection[Effect], remedy: str)
         return []
     makers = "several commits" if len(commits) > 1 else "a commit with changed files, or none"
     lines = [
-        f"**Mixed code.** These runs have no fingerprint of their numerics, and were made by {makers}: {_code(commits)}."
+        f"**Mixed code.** These runs have no fingerprint of their numerics, and were made by {makers}:"
+        f" {_code(commits)}."
     ]
     if mixed := [effect for effect in effects if effect.mixed]:
         lines.append(
