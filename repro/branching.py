@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from repro import naming
 from repro import record as records
+from repro.errors import Taken
 from repro.report.branches import shared_epochs
-from repro.runner import Run
+from repro.runner import Run, only_one
 from repro.train import checkpoint
 from repro.train.loop import Training
 
@@ -24,7 +26,15 @@ def epochs_shared(baseline: Run, arms: Iterable[Run], images: int) -> dict[int, 
 
 
 def plant(arm: Run, baseline: Run, training: Training) -> None:
-    """Gives an arm that has not begun the baseline's state after its last epoch, as a checkpoint of its own."""
+    """Gives an arm that has not begun the baseline's state after its last epoch, as a checkpoint of its own.
+
+    An arm that another process makes is left alone.
+    """
+    with suppress(Taken), only_one(arm):
+        _plant(arm, baseline, training)
+
+
+def _plant(arm: Run, baseline: Run, training: Training) -> None:
     if records.exists(arm.folder) or (arm.raw / checkpoint.NAME).exists() or training.diverged:
         return
     place = baseline.folder.relative_to(Path(baseline.config.results_dir) / "runs")

@@ -70,6 +70,12 @@ class Watch(Screen):
         self.clock, self.looks, self.skipped_one = clock, 0, False
         self.started, self.fresh = time.monotonic(), True
         self.first = (0.0, 0)
+        self.training: Training | None = None
+
+    def __exit__(self, *error: object) -> None:
+        """Lets go of the training, which holds this screen: a GPU's memory would stay until the next collection."""
+        self.training = None
+        super().__exit__(*error)
 
     def skipped(self, record: records.Record) -> None:
         """Silent: a suite says once how many are done."""
@@ -85,6 +91,7 @@ class Watch(Screen):
         """Leaves the state of this epoch to the runs that go on from it."""
         super().epoch(row)
         for arm in self.shared.get(row["epoch"], []):
+            assert self.training is not None
             plant(arm, self.run, self.training)
 
     def progress(self, step: Progress) -> None:
@@ -200,7 +207,7 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock) -> None:
                 return
             if screen.fresh and record.status == records.COMPLETE:
                 timings.add(run, time.monotonic() - started)
-            screen.console.print(against_baseline(record, run.config.results_dir))
+            screen.console.print(against_baseline(record, run.config.results_dir, run.command[1:]))
     except Taken:
         return
     except OutOfTime as error:
@@ -238,8 +245,7 @@ def summary(name: str, wanted: Sequence[Run], seconds: float) -> str:
 
 def _several(words: Sequence[str], clock: Clock, count: int) -> int:
     """The same list walked by so many processes, each leaving alone what another makes; their highest exit code."""
-    limit = [f"minutes={clock.left / 60}"] if math.isfinite(clock.deadline) else []
-    command = [sys.executable, "-m", "repro.campaign", *words, *limit]
+    command = [sys.executable, "-m", "repro.campaign", str(clock.deadline), *words]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(count)]
     readers = [Thread(target=_tell, args=(number, process.stdout)) for number, process in enumerate(processes, 1)]
     for reader in readers:
@@ -260,11 +266,10 @@ def _tell(number: int, lines: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """What each process of `at_once` does."""
-    started = time.monotonic()
-    own, rest = own_words(sys.argv[1:], suites.OWN_WORDS)
-    wanted, _, branches = requests(rest)
-    sys.exit(work(wanted, branches, Clock(started + 60 * float(own["minutes"]))))
+    """What each process of `at_once` does, given the deadline, on a clock that all processes share, and the words."""
+    deadline, *words = sys.argv[1:]
+    wanted, _, branches = requests(words)
+    sys.exit(work(wanted, branches, Clock(float(deadline))))
 
 
 if __name__ == "__main__":

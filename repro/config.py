@@ -453,7 +453,7 @@ class TrainConfig:
     compile: bool = True
     """Fast paths, same result to rounding: LRN, and the gradient of a ReLU in front of it, by kernels of its own where
     the machine can compile them (C++ for CPUs, Triton for GPUs); conv1 over blocks of pixels, in bf16 and on GPUs
-    in tf32; on GPUs one convolution a column, and the input by one kernel."""
+    in tf32; on GPUs one convolution a column, and max-pooling and the input by kernels too."""
     cuda_graph: bool | None = None
     """Record the step of a whole batch once as a CUDA graph and replay it, same result: the host starts all its kernels
     by one call. None: on a GPU, where one process makes the run and the batch is not worked on in parts."""

@@ -25,7 +25,7 @@ def request(config: Config, words: Sequence[str], command: Sequence[str], warn: 
     would make the run again, as in `sys.argv`. Raises UserError where an ablation does not apply, where the file of
     `init_from` cannot be read, and where the device is not there.
     """
-    config, path = _started(config, words)
+    config, path = _at_size_of_weights(config, words)
     ranks = from_environment()
     device = choose_device(config.train.device, ranks)
     config = resolved(config, device, warn if ranks.first else lambda text: None)
@@ -35,7 +35,7 @@ def request(config: Config, words: Sequence[str], command: Sequence[str], warn: 
     return Run(config, label, difference, plain, config_hash(naming.settings(config)), command, path)
 
 
-def _started(config: Config, words: Sequence[str]) -> tuple[Config, Path | None]:
+def _at_size_of_weights(config: Config, words: Sequence[str]) -> tuple[Config, Path | None]:
     """The configuration at the size of the weights of `init_from`, with their fingerprint for their path; the path."""
     if config.init_from is None:
         return config, None

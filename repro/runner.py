@@ -116,7 +116,7 @@ def run(wanted: Run, screen: Screen) -> Record | None:
 def _begin(wanted: Run, held: ExitStack) -> Record | None:
     """Takes the run's place; the finished record, where there is one."""
     records.prepare_results(wanted.config.results_dir)
-    held.enter_context(_only_one(wanted))
+    held.enter_context(only_one(wanted))
     return _finished(wanted)
 
 
@@ -137,7 +137,7 @@ def _check_shared(config: Config, data: ImageData, ranks: Ranks) -> None:
 
 
 @contextmanager
-def _only_one(wanted: Run) -> Iterator[None]:
+def only_one(wanted: Run) -> Iterator[None]:
     """Keeps a second process off the same run. Taken in the second one, UserError where the folder cannot be made."""
     lock = FileLock(wanted.raw / "run.lock", blocking=False)
     try:

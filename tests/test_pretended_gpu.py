@@ -252,9 +252,13 @@ def test_a_run_leaves_its_memory_when_it_ends(tmp_path: Path, gpu: Gpu) -> None:
 
 
 @pytest.mark.usefixtures("_no_collection")
-@pytest.mark.parametrize("fails", [False, True], ids=["", "the first fails"])
+@pytest.mark.parametrize(
+    ("sweep", "fails"),
+    [(["-m"], False), (["-m"], True), (["suite=headline_small", "ablation=baseline"], False)],
+    ids=["sweep", "sweep whose first run fails", "suite"],
+)
 def test_runs_of_a_sweep_inherit_no_memory(
-    fails: bool, images: Path, results: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+    sweep: list[str], fails: bool, images: Path, results: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_start = list[int]()
 
@@ -264,7 +268,7 @@ def test_runs_of_a_sweep_inherit_no_memory(
         return open_data(*arguments)
 
     monkeypatch.setattr(runner, "open_data", opening)
-    assert run_command("-m", "seed=0,1", *words(images, results)) == int(fails)
+    assert run_command(*sweep, "seed=0,1", *words(images, results)) == int(fails)
     assert at_start == [0, 0]
     assert gpu.allocated == 0
     peaks = {record.cost.peak_memory_mib for record in find(results)}

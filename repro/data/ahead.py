@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar, cast
 
 import numpy as np
@@ -61,7 +62,7 @@ def made_ahead(items: Iterator[T], count: int) -> Iterator[T]:
 
 def moved_ahead(batches: Iterator[tuple[Draw, Tensor]], device: torch.device) -> Iterator[tuple[Draw, Tensor]]:
     """Each draw with its pinned crops copied to a GPU, on a stream of its own beside the steps before it."""
-    aside = torch.cuda.Stream(device)
+    aside = _copy_stream(device)
     waiting: deque[tuple[Draw, Tensor, torch.cuda.Event]] = deque()
     for draw, crops in batches:
         with torch.cuda.stream(aside):
@@ -72,6 +73,12 @@ def moved_ahead(batches: Iterator[tuple[Draw, Tensor]], device: torch.device) ->
             yield _arrived(*waiting.popleft())
     while waiting:
         yield _arrived(*waiting.popleft())
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The same for all passes over images: freed memory is kept for the stream that it was taken for."""
+    return torch.cuda.Stream(device)
 
 
 def _arrived(draw: Draw, crops: Tensor, copied: torch.cuda.Event) -> tuple[Draw, Tensor]:

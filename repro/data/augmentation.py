@@ -48,21 +48,11 @@ def ten_windows(border: int) -> list[tuple[int, int, bool]]:
     return [(top, left, flip) for flip in (False, True) for top, left in corners]
 
 
-def cut(images: Squares, indices: np.ndarray, windows: Windows, crop: int) -> Tensor:
-    """Crops of a store (M, S, S, 3): uint8 (N, 3, crop, crop), channels last in memory, not yet mirrored.
-
-    They lie where the store does: on the host, or on the device that holds it.
-    """
-    if isinstance(images, Tensor):
-        where = (on_device(value, images.device) for value in (torch.from_numpy(indices), windows.tops, windows.lefts))
-        return _views(images, crop)[tuple(where)].permute(0, 3, 1, 2)
-    out = torch.empty(len(indices), crop, crop, 3, dtype=torch.uint8)
-    cut_into(out.numpy(), images, indices, windows)
-    return out.permute(0, 3, 1, 2)
-
-
 def cut_into(out: np.ndarray, images: Squares, indices: np.ndarray, windows: Windows) -> None:
-    """As `cut`, into crops (N, crop, crop, 3); copying and decoding leave the interpreter to other threads."""
+    """Writes crops (N, crop, crop, 3) of a store (M, S, S, 3), not yet mirrored.
+
+    Copying and decoding leave the interpreter to other threads.
+    """
     crop = out.shape[1]
     for place, index, top, left in zip(out, indices, windows.tops.tolist(), windows.lefts.tolist(), strict=True):
         place[...] = images[index, top : top + crop, left : left + crop]
@@ -116,13 +106,10 @@ class Pixels:
         return data.pca_vectors * data.pca_deviations
 
     def prepare(self, crops: Tensor, windows: Windows, noise: Tensor | None = None) -> Tensor:
-        """uint8 (N, 3, crop, crop) to float of the same shape. `noise`: N(0, 1) draws (N, 3), none at test."""
-        shifts, crops = self.shifts(noise), crops.permute(0, 2, 3, 1)
-        if self.device.type == "cpu":
-            return self._scaled(self._one_by_one(crops, windows, shifts), shifts is not None).permute(0, 3, 1, 2)
-        images = on_device(crops, self.device).contiguous()
-        placed = on_device(places_of(np.arange(len(crops)), windows), self.device)
-        return self.prepare_on_device(images, placed, None if shifts is None else on_device(shifts, self.device))
+        """On a CPU: uint8 (N, 3, crop, crop) to float, same shape. `noise`: N(0, 1) draws (N, 3), none at test."""
+        shifts = self.shifts(noise)
+        x = self._one_by_one(crops.permute(0, 2, 3, 1), windows, shifts)
+        return self._scaled(x, shifts is not None).permute(0, 3, 1, 2)
 
     def shifts(self, noise: Tensor | None) -> Tensor | None:
         """Colour shifts (N, 3) float32, in grey levels, of the draws (N, 3)."""
@@ -130,19 +117,16 @@ class Pixels:
             return None
         return (noise.double() * self.augment.color_noise_sigma @ self.components.T).float()
 
-    def prepare_on_device(
-        self, images: Tensor, places: Tensor, shifts: Tensor | None = None, out: Tensor | None = None
-    ) -> Tensor:
-        """The network's input (N, 3, crop, crop), channels last in memory, of type `dtype`; in `out` where it is given.
+    def prepare_on_device(self, images: Tensor, places: Tensor, shifts: Tensor | None = None) -> Tensor:
+        """The network's input (N, 3, crop, crop), channels last in memory, of type `dtype`.
 
-        All tensors lie on the device, and nothing is asked of the host, so that a CUDA graph can hold the call.
-        `images`: uint8 squares (M, S, S, 3), whole, or cut already, (N, crop, crop, 3). `places`: (N, 4) int32, see
-        `places_of`; of crops, the index counts within `images`, and the window says which mean is theirs.
-        `shifts`: (N, 3) float32, added to each pixel; none at test, where the noise's divisor is left out too.
+        All tensors lie on the device, and nothing is asked of the host. `images`: uint8 squares (M, S, S, 3), whole, or
+        cut already, (N, crop, crop, 3). `places`: (N, 4) int32, see `places_of`; of crops, the index counts within
+        `images`, and the window says which mean is theirs. `shifts`: (N, 3) float32, added to each pixel; none at test,
+        where the noise's divisor is left out too.
         """
-        if out is None:
-            shape = (len(places), 3, self.crop, self.crop)
-            out = torch.empty(shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+        shape = (len(places), 3, self.crop, self.crop)
+        out = torch.empty(shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
         if self.kernels is None:
             x = self._scaled(self._at_once(images, places, shifts), shifts is not None)
             return out.copy_(x.permute(0, 3, 1, 2))

@@ -37,8 +37,8 @@ def branch(
 ) -> Branch | None:
     """The pairs of an arm by seed, whose settings these are; None where its change is at work from the start.
 
-    Pairs on other numbers of threads or processes, which round otherwise, are left out; and pairs on a GPU that do not
-    agree, for not all of its sums come in a fixed order.
+    Pairs on other numbers of a processor's threads, or of processes, which round otherwise, are left out; and pairs on
+    a GPU that do not agree, where no fingerprint of their numerics says that its sums come in a fixed order.
     """
     pairs = {seed: (baseline[seed], arm[seed]) for seed in sorted(baseline.keys() & arm.keys())}
     pairs = {seed: pair for seed, pair in pairs.items() if _workers(pair[0]) == _workers(pair[1])}
@@ -47,7 +47,7 @@ def branch(
         return None
     same = {seed: _rows(one, epochs) == _rows(other, epochs) for seed, (one, other) in pairs.items()}
     shared = tuple(seed for seed, agree in same.items() if agree)
-    different = tuple(seed for seed, (one, _) in pairs.items() if not same[seed] and one.machine.device_type == "cpu")
+    different = tuple(seed for seed, (one, _) in pairs.items() if not same[seed] and _repeats(one))
     return Branch(epochs, before["train.epochs"], shared, different) if shared or different else None
 
 
@@ -74,7 +74,14 @@ def _events(key: str, before: Settings, after: Settings) -> Sequence[float]:
 
 
 def _workers(run: Record) -> tuple[int, int]:
-    return run.machine.threads, run.machine.processes
+    """What decides the order of sums; a GPU's does not depend on the threads of the machine around it."""
+    machine = run.machine
+    return machine.threads if machine.device_type == "cpu" else 0, machine.processes
+
+
+def _repeats(run: Record) -> bool:
+    """Whether the same run again has the same bits: on a GPU its fingerprint, made twice, says so."""
+    return run.machine.device_type == "cpu" or run.numerics is not None
 
 
 def _rows(run: Record, epochs: int) -> list[list[Any]]:

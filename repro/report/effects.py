@@ -20,6 +20,8 @@ MAIN = (TEN_CROPS, "top1")
 MEASURES = tuple((mode, top) for mode in CROP_MODES for top in TOPS)
 NOT_MOVED = 0.01
 """A loss this near that of guessing, ln(classes), as a share of it, has not moved."""
+LONG_STALL = 0.1
+"""A run that was at chance for this share of its epochs is told: its error is of a shorter training."""
 
 Measure = tuple[str, str]
 """A crop mode and top1 or top5."""
@@ -210,7 +212,18 @@ def notes(arm: Arm) -> list[str]:
     if stuck := arm.at_chance:
         words = f"{len(stuck)} of {len(arm.complete)} runs did not learn ({_seeds(stuck)})"
         notes.append(f"{words}: the loss stayed ln({arm.runs[0].data.classes}); not in the mean")
+    stalls = {seed: _epochs_at_chance(run) for seed, run in arm.learned.items()}
+    late = [f"{epochs} of {of} (seed {seed})" for seed, (epochs, of) in stalls.items() if epochs >= LONG_STALL * of]
+    if late:
+        notes.append(f"learned late: the loss stayed that of guessing in epochs: {', '.join(late)}")
     return notes
+
+
+def _epochs_at_chance(run: Record) -> tuple[int, int]:
+    """Epochs after which the validation loss was that of guessing, and all."""
+    curve, guessing = run.curve(), math.log(run.data.classes)
+    stalled = [row for row in curve if abs((row["val_loss"] or 0.0) - guessing) <= NOT_MOVED * guessing]
+    return len(stalled), len(curve)
 
 
 def pair_notes(effect: Effect) -> list[str]:

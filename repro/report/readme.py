@@ -16,7 +16,7 @@ from repro.report.tables import interval, markdown, processor, published_effect,
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
 HEADER = ("ablation", "top-1 error, %", "difference, points", "n", "verdict", "published, top-1 / top-5")
-SURPRISE_HEADER = ("ablation", "setup, recipe", "expected", "difference, points", "verdict")
+SURPRISE_HEADER = ("ablation", "setup, recipe, device", "expected", "difference, points", "verdict")
 SURPRISES = 5
 FEWEST = 3
 """Seeds; with fewer, an interval says next to nothing."""
@@ -91,7 +91,7 @@ def _surprises(parts: Sequence[Comparison]) -> list[str]:
             difference = effect.differences[MAIN]
             expected = ablations()[name].expects if name in ablations() else ""
             if expected and effect.outcome not in (None, expected) and has_enough(effect.arm):
-                where = f"{part.setup}, {part.recipe}"
+                where = f"{part.setup}, {part.recipe}, {part.device_type}"
                 cells = [f"`{name}`", where, expected, interval(difference, "+"), effect.verdict]
                 found.append((-abs(difference.mean or 0.0), cells))
     rows = [cells for _, cells in sorted(found)[:SURPRISES]]

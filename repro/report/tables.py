@@ -147,6 +147,8 @@ def processor(part: Comparison) -> str:
     return f"{part.device}, {counts} thread{'' if counts == '1' else 's'}{several}"
 
 
+KEPT_MEMORY = ("c6c4351c19342f8e89be07072cda6fbf52511e41",)
+"""Commits whose suites kept a GPU's memory from one run to the next: their peaks are too high, and are not shown."""
 EFFECT_HEADER = (
     "ablation", "question", "published, top-1 / top-5", "ten crops, top-1", "centre crop, top-1", "n", "verdict",
     "p (t)", "p (McNemar)", "notes",
@@ -266,7 +268,7 @@ def _cost(arm: Arm) -> dict[str, float | None]:
     Minutes and images/s are of runs on a quiet machine.
     """
     runs, learned = list(arm.complete.values()), arm.learned.values()
-    peaks = [run.cost.peak_memory_mib for run in runs if run.cost.peak_memory_mib is not None]
+    peaks = [run.cost.peak_memory_mib for run in runs if run.cost.peak_memory_mib is not None and not _kept(run)]
     return {
         "train_top1": quiet.mean(run.metrics.train.top1 for run in learned),
         "train_loss": quiet.mean(run.metrics.train.loss for run in learned),
@@ -276,6 +278,11 @@ def _cost(arm: Arm) -> dict[str, float | None]:
         "parameters": arm.runs[0].cost.parameters,
         "macs": arm.runs[0].cost.macs,
     }
+
+
+def _kept(run: Record) -> bool:
+    """Whether a run's peak holds the memory of the runs before it, which suites on a GPU did not free."""
+    return run.machine.device_type == "cuda" and run.code.commit in KEPT_MEMORY
 
 
 def _numbers(name: str, value: stats.Mean | None) -> dict[str, float | None]:

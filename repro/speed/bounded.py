@@ -14,7 +14,7 @@ from repro.errors import RunFailure, UserError
 
 T = TypeVar("T")
 GRACE = 10.0
-"""Seconds."""
+"""Seconds in which a process that has answered, died or been told to stop must be gone."""
 
 
 def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
@@ -35,7 +35,7 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
         result, reason = here.recv()
         process.join(GRACE)
     except EOFError:
-        process.join()
+        process.join(GRACE)
         raise RunFailure(f"its process died (exit code {process.exitcode})") from None
     finally:
         here.close()

@@ -4,6 +4,7 @@ A graph holds the numbers that Python gave to its kernels when it was recorded. 
 the recorded update reads it from the device's memory.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -83,6 +84,7 @@ class RecordedStep:
 
 def record(run: Callable[[], None]) -> Callable[[], None]:
     """What repeats the kernels of `run` on the same memory. RunFailure where one cannot be recorded."""
+    gc.collect()  # an earlier graph that a collection destroyed during the recording would spoil it
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
@@ -90,6 +92,8 @@ def record(run: Callable[[], None]) -> Callable[[], None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if isinstance(error.__context__, torch.OutOfMemoryError):  # the recording's end fails over it
+            raise error.__context__ from None
         reason = str(error).partition("\n")[0]
         raise RunFailure(f"a step cannot be recorded as a CUDA graph ({reason}): set train.cuda_graph=false") from error
     return graph.replay

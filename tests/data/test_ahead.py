@@ -2,6 +2,8 @@
 
 import gc
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from repro.config import ColorNoise, Config, Mean
 from repro.data import ahead
-from repro.data.augmentation import Pixels, Windows, color_draws, cut, places_of, random_windows
+from repro.data.augmentation import Pixels, Windows, color_draws, places_of, random_windows
 from repro.data.batches import epoch_seed, training_batches
 from repro.data.resident import on_gpu, resident
 from repro.data.store import ImageData
+from tests.crops import cut
 from tests.tiny import cut_config, tiny_data
 
 IMAGES, SIDE, CROP = 150, 20, 16
@@ -113,8 +116,7 @@ def test_the_whole_batch_at_once_is_the_same(
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(found, expected)
     there = places_of(np.arange(IMAGES), windows)
-    assert pixels.prepare_on_device(crops.permute(0, 2, 3, 1), there, shifts, out=found.zero_()) is found
-    assert torch.equal(found, expected)
+    assert torch.equal(pixels.prepare_on_device(crops.permute(0, 2, 3, 1), there, shifts), expected)
 
 
 def test_images_on_the_device_give_the_same_batches(config: Config, data: ImageData) -> None:
@@ -137,6 +139,46 @@ def test_a_gpu_takes_small_data_sets(free: int, moved: bool, data: ImageData, mo
 
 
 # ---- threads and memory ----------------------------------------------------------------------------------------------
+
+
+def ahead_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_items_made_ahead_are_the_same_and_come_before_their_turn() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    found = ahead.made_ahead(items(), 2)
+    assert next(found) == 0
+    while len(made) < 2:  # the second is made without being asked for
+        time.sleep(0.001)
+    assert list(found) == [1, 2, 3, 4]
+    assert ahead_threads() == []
+
+
+def test_an_error_of_what_is_made_ahead_comes_in_its_turn() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        raise ValueError("no more")
+
+    found = ahead.made_ahead(items(), 3)
+    assert next(found) == 0
+    with pytest.raises(ValueError, match="no more"):
+        next(found)
+    assert ahead_threads() == []
+
+
+def test_what_is_made_ahead_ends_with_who_asks() -> None:
+    found = ahead.made_ahead(iter(range(100)), 3)
+    assert next(found) == 0
+    assert ahead_threads() != []
+    found.close()  # type: ignore[attr-defined]
+    assert ahead_threads() == []
 
 
 def threads() -> list[str]:

@@ -7,8 +7,9 @@ from scipy import stats
 from torch import Tensor
 
 from repro.config import AugmentConfig, ColorNoise, Config, Mean
-from repro.data.augmentation import Pixels, Windows, color_draws, cut, on_device, random_windows
+from repro.data.augmentation import Pixels, Windows, color_draws, on_device, random_windows
 from repro.data.store import ImageData
+from tests.crops import cut
 from tests.tiny import tiny_data
 
 SIDE, CROP = 6, 4  # pixels: a border of 2, nine places

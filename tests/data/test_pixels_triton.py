@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from repro.config import ColorNoise, Config, Mean, Precision
-from repro.data.augmentation import Pixels, Windows, color_draws, cut, on_device, places_of, random_windows
+from repro.data.augmentation import Pixels, Windows, color_draws, on_device, places_of, random_windows
 from repro.data.store import ImageData
+from tests.crops import cut
 from tests.tiny import tiny_data
 
 triton = pytest.importorskip("triton", reason="no Triton on this system")
@@ -126,7 +127,9 @@ def test_a_gpu_gives_the_result_of_the_cpu_to_the_bit(compiled: bool, variant: s
     there = [None if value is None else on_device(value, device) for value in (places_of(indices, windows), shifts)]
     images = torch.from_numpy(np.array(data.train.images)).to(device)
     crops = cut(data.train.images, indices, windows, CROP)
-    for found in (pixels.prepare_on_device(images, *there), pixels.prepare(crops, windows, noise)):
+    of_crops = on_device(places_of(np.arange(COUNT), windows), device)
+    crops_there = on_device(crops.permute(0, 2, 3, 1), device)
+    for found in (pixels.prepare_on_device(images, *there), pixels.prepare_on_device(crops_there, of_crops, there[1])):
         assert found.dtype == plain.dtype
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(found.cpu(), plain)
@@ -142,12 +145,10 @@ def test_a_graph_replays_it_with_what_its_inputs_hold_by_then() -> None:
         indices, windows, noise = drawn(config, seed)
         inputs.append((places_of(indices, windows), pixels.shifts(noise)))
     places, shifts = (value.to(device) for value in inputs[0])
-    out = pixels.prepare_on_device(images, places, shifts)
-    assert torch.equal(out.cpu(), expected(config, data, 0))
-    torch.cuda.synchronize()
+    assert torch.equal(pixels.prepare_on_device(images, places, shifts).cpu(), expected(config, data, 0))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        pixels.prepare_on_device(images, places, shifts, out=out)
+        out = pixels.prepare_on_device(images, places, shifts)
     places.copy_(inputs[1][0])
     shifts.copy_(inputs[1][1])
     graph.replay()

@@ -10,10 +10,11 @@ import pytest
 from repro.config import Config as RunConfig
 from repro.config import DataConfig, Format
 from repro.data import pack
-from repro.data.augmentation import cut, random_windows
+from repro.data.augmentation import random_windows
 from repro.data.squares import JpegSquares, encode
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure, UserError
+from tests.crops import cut
 from tests.data.made import SIZE, save_image
 from tests.data.test_store import files, interrupt
 

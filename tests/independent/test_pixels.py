@@ -10,9 +10,10 @@ import torch
 from PIL import Image, ImageOps
 
 from repro.config import Config, DataConfig, Mean, Source
-from repro.data.augmentation import Pixels, cut, random_windows, ten_windows
+from repro.data.augmentation import Pixels, random_windows, ten_windows
 from repro.data.batches import fixed_batches
 from repro.data.store import ImageData, open_data
+from tests.crops import cut
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 View = Callable[[Image.Image, np.ndarray, Box, bool], np.ndarray]

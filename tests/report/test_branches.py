@@ -84,12 +84,24 @@ def test_runs_on_other_numbers_of_threads_are_not_asked_to_agree(tmp_path: Path)
     assert row(late(tmp_path, [2.5, 2.6], machine=machine)) == ["not distinguishable at n=2"]
 
 
-def test_a_gpu_whose_runs_do_not_agree_proves_nothing(tmp_path: Path) -> None:
-    machine = replace(arm("baseline", [25.0])[0].machine, device_type="cuda")
+def on_a_gpu(folder: Path, numerics: str | None) -> list[str]:
+    """The row of two seeds of which the second does not agree with the baseline; host threads differ."""
+    machine = replace(arm("baseline", [25.0])[0].machine, device_type="cuda", threads=9)
+    other = replace(machine, threads=12)
     (part,) = compared(
-        tmp_path,
-        *arm("baseline", [25.0, 24.0], machine=machine),
-        *arm("freeze_conv1_late", [26.0, 25.5], difference=FREEZE, machine=machine),
+        folder,
+        *arm("baseline", [25.0, 24.0], machine=machine, numerics=numerics),
+        *arm("freeze_conv1_late", [26.0, 25.5], difference=FREEZE, machine=other, numerics=numerics),
         curves={"baseline": [losses(2.0, 1.0)] * 2, "freeze_conv1_late": [losses(2.0, 0.9), losses(2.3, 0.9)]},
     )
-    assert row(part) == ["not distinguishable at n=2", "shares the first 14 of 20 epochs with the baseline (seed 0)"]
+    return row(part)
+
+
+def test_a_gpu_without_a_fingerprint_proves_nothing(tmp_path: Path) -> None:
+    shares = "shares the first 14 of 20 epochs with the baseline (seed 0)"
+    assert on_a_gpu(tmp_path, None) == ["not distinguishable at n=2", shares]
+
+
+def test_a_gpu_that_repeats_its_sums_must_agree(tmp_path: Path) -> None:
+    must = "must share the first 14 of 20 epochs with the baseline and does not (seed 1)"
+    assert on_a_gpu(tmp_path, "beef") == ["no verdict: other code made the baseline", must]

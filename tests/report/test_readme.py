@@ -68,7 +68,7 @@ def test_what_was_not_expected_is_shown(
         file_record(tmp_path, make_record(seed=seed, error=25.0 + seed))
         file_record(tmp_path, make_record(ablation, seed, error, **({"difference": change} if change else {})))
     text = updated(tmp_path / "README.md", record.find(tmp_path)) or ""
-    assert (f"| `{ablation}` | imagenette_small, paper |" in text) == surprising
+    assert (f"| `{ablation}` | imagenette_small, paper, cpu |" in text) == surprising
     assert ("most surprising" in text) == surprising
 
 

@@ -329,3 +329,15 @@ def test_published_effects_belong_to_ablations() -> None:
     assert anchors["one_gpu_half", "ILSVRC-2010 test"] == f"{39.168 - 37.4727:+.3f}"
     assert anchors["no_column_links", "ILSVRC-2012 val"] == f"{41.828 - 40.664:+.3f}"
     assert anchors["batch_256", "ILSVRC-2012 val"] == f"{42.2726 - 42.3407:+.3f}"
+
+
+def test_a_peak_that_holds_the_memory_of_earlier_runs_is_not_shown(tmp_path: Path) -> None:
+    runs = arm("baseline", {0: 25.0})
+    for commit, shown in ((tables.KEPT_MEMORY[0], False), ("beef", True)):
+        made = [
+            replace(run, machine=replace(run.machine, device_type="cuda"), code=replace(run.code, commit=commit))
+            for run in runs
+        ]
+        files = render(tmp_path / commit, *made)
+        (row,) = csv.DictReader(next(text for name, text in files.items() if name.endswith("-cuda.csv")).splitlines())
+        assert bool(row["peak_memory_mib"]) is shown
