@@ -1,7 +1,10 @@
-"""Files that are whole at every moment, whatever is killed when; and the user's cache folder."""
+"""Files that are whole at every moment, whatever is killed when; and the folders of the user's caches."""
 
 import os
+import stat
 import tempfile
+from contextlib import suppress
+from errno import EACCES
 from pathlib import Path
 
 
@@ -32,10 +35,45 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def user_cache() -> Path:
-    """Where this package keeps what it can make again."""
+def user_caches() -> list[Path]:
+    """Where this package keeps what it can make again, the best folder first.
+
+    With the user's caches; where there is no home, or one that is another's (as in containers that run under a number),
+    also in the temporary folder, if one of this user's own can be had there.
+    """
     try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no home, as in containers that run under a number without a user
-        caches = Path(tempfile.gettempdir())
-    return caches / "repro"
+        places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "repro"]
+    except RuntimeError:  # no home
+        places = []
+    if not places or not writable(places[0]):
+        with suppress(OSError):
+            places.append(_own_temporary_folder())
+    return places
+
+
+def _own_temporary_folder() -> Path:
+    """One that nobody else writes in: what is loaded from it runs. Raises OSError where another's is in the way."""
+    user = os.getuid() if hasattr(os, "getuid") else None
+    folder = Path(tempfile.gettempdir()) / ("repro" if user is None else f"repro-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (user is not None and (found.st_uid != user or found.st_mode & 0o022)):
+        raise PermissionError(EACCES, "another user's", str(folder))
+    return folder
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file that this user may look at; pathlib's own raises where a folder cannot be searched."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def writable(folder: Path) -> bool:
+    """Whether this user can write in a folder, or make it."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    except OSError:  # a folder on the way to it cannot be searched
+        return False

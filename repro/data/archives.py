@@ -9,7 +9,7 @@ import io
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from repro.errors import UserError
-from repro.files import replace_file
+from repro.files import replace_file, writable
 
 NAMES = TRAIN, VAL, DEVKIT = (
     "ILSVRC2012_img_train.tar",
@@ -54,8 +54,10 @@ def are_in(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (TRAIN, VAL))
 
 
-def read_index(folder: Path, kept: Path) -> tuple[Members, Members]:
-    """Training and validation images; the index is kept in a file, for reading through the archives takes minutes.
+def read_index(folder: Path, places: Sequence[Path]) -> tuple[Members, Members]:
+    """Training and validation images; the index is kept in one of the files `places`, the first that can be written.
+
+    For reading through the archives takes minutes.
 
     Raises UserError, naming the archive, where one is missing, truncated, or does not fit the others.
     """
@@ -63,13 +65,14 @@ def read_index(folder: Path, kept: Path) -> tuple[Members, Members]:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: download it from https://image-net.org; all three are needed")
     stamp = [[(folder / name).stat().st_size, (folder / name).stat().st_mtime_ns] for name in NAMES]
-    splits = _load(folder, kept, stamp)
-    if splits is None:
-        print(f"Reading through the archives in {folder}, once", file=sys.stderr)
-        splits = _train(folder / TRAIN), _val(folder / VAL, folder / DEVKIT)
-        _check(folder, *splits)
-        with suppress(OSError):  # without it the next command reads through them again
-            _save(kept, stamp, splits)
+    for kept in places:
+        if (splits := _load(folder, kept, stamp)) is not None:
+            return splits
+    print(f"Reading through the archives in {folder}, once", file=sys.stderr)
+    splits = _train(folder / TRAIN), _val(folder / VAL, folder / DEVKIT)
+    _check(folder, *splits)
+    with suppress(OSError, StopIteration):  # without it the next command reads through them again
+        _save(next(kept for kept in places if writable(kept.parent)), stamp, splits)
     return splits
 
 

@@ -2,35 +2,38 @@
 
 import hashlib
 import os
-import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from repro.config import DataConfig
-from repro.files import user_cache
+from repro.errors import UserError
+from repro.files import user_caches, writable
+
+LOCK = ".lock"
 
 
-def choose_place(config: DataConfig, root: Path | None, name: str, marker: str = "") -> Path:
-    """data.cache, else next to the data in `root`, else (not writable) with the user's caches.
+def possible_places(config: DataConfig, root: Path | None, name: str) -> list[Path]:
+    """data.cache alone, else next to the data in `root`, then with the user's caches; `name` is a file or a folder.
 
-    `name` is of a file, or of a folder that counts once the file `marker` is in it; where one exists, it is chosen.
+    Raises UserError where there is none at all.
     """
     if config.cache:
-        return Path(config.cache).expanduser() / name
-    elsewhere = [user_cache(), Path(tempfile.gettempdir()) / "repro"]
-    places = [folder / name for folder in elsewhere]
+        return [Path(config.cache).expanduser() / name]
+    elsewhere = user_caches()
     if root is not None:
         copy = f"{name}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}"
-        places = [root / ".repro-cache" / name, *(folder / copy for folder in elsewhere)]
-    for place in places:
-        if (place / marker).exists():
-            return place
-    chosen = next((place for place in places if _writable(place)), places[0])
-    if chosen != places[0]:
-        print(f"{places[0]} cannot be written: the packed images go to {chosen}", file=sys.stderr)
-    return chosen
+        return [root / ".repro-cache" / name, *(folder / copy for folder in elsewhere)]
+    if not elsewhere:
+        raise UserError("this user has neither a home folder nor a temporary one: set data.cache to a folder")
+    return [folder / name for folder in elsewhere]
 
 
-def _writable(folder: Path) -> bool:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return os.access(existing, os.W_OK)
+def first_writable(folders: Sequence[Path]) -> Path:
+    """Where to make it; the first of all where none can be written, which will say why."""
+    return next((folder for folder in folders if writable(folder) and _lockable(folder)), folders[0])
+
+
+def _lockable(folder: Path) -> bool:
+    """A folder that many may write in can hold a lock that is another user's."""
+    lock = folder / LOCK
+    return not lock.exists() or os.access(lock, os.R_OK | os.W_OK)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from repro.config import DataConfig, Source
 from repro.data import archives, embedded
-from repro.data.place import choose_place
+from repro.data.place import possible_places
 from repro.errors import UserError
 from repro.ranks import warn
 
@@ -214,8 +214,8 @@ def _opener(folder: Path, names: list[str]) -> Callable[[int], Image.Image]:
 
 def _official_archives(config: DataConfig, root: Path, folder: Path) -> Listing:
     """The same listing as of the same images in class folders, so that both open the same packed store."""
-    kept = choose_place(config, root, f"{config.source.value}-archives.npz")
-    train, val = archives.read_index(folder, kept)
+    places = possible_places(config, root, f"{config.source.value}-archives.npz")
+    train, val = archives.read_index(folder, places)
     classes = tuple(sorted(set(train.classes)))
     label = {name: number for number, name in enumerate(classes)}
     files = [Files(part.names, [label[name] for name in part.classes], _archive_opener(part)) for part in (train, val)]

@@ -3,8 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 
 from repro.config import DataConfig, Format
 from repro.data.pack import FORMAT, META, array_names, checksum, digest, disk_errors, prepare
-from repro.data.place import choose_place
+from repro.data.place import LOCK, first_writable, possible_places
 from repro.data.sources import Listing, bad_files, list_images
 from repro.data.squares import Squares, as_squares
 from repro.data.statistics import measure
+from repro.errors import RunFailure
 from repro.ranks import warn
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
@@ -104,16 +105,35 @@ def open_store(config: DataConfig, verify: bool = False) -> Opened:
     listing = list_images(config)
     coded = f"-jpeg{config.jpeg_quality}" if config.format is Format.jpeg else ""
     name = f"{config.source.value}-{config.image_size}px{coded}"
-    folder = choose_place(config, listing.root, name, marker=META)
+    places = possible_places(config, listing.root, name)
     start = time.perf_counter()
+    found = _first_usable(places, listing, config, verify)
     packed = 0
-    try:
-        data = _open(folder, listing, config, verify)
-    except _Unusable:
+    if found is None:
+        folder = _choose(places)
         with _lock(folder):
             data, packed = _prepare_and_open(folder, listing, config, verify)
+    else:
+        folder, data = found
     size = sum(path.stat().st_size for path in folder.glob("*.npy"))
     return Opened(data, folder, size, packed, time.perf_counter() - start, verify)
+
+
+def _first_usable(
+    places: Sequence[Path], listing: Listing, config: DataConfig, verify: bool
+) -> tuple[Path, ImageData] | None:
+    for folder in places:
+        with suppress(_Unusable):
+            return folder, _open(folder, listing, config, verify)
+    return None
+
+
+def _choose(places: Sequence[Path]) -> Path:
+    """Where to prepare the images; says so where that is not the first place, as where another user's store is."""
+    chosen = first_writable(places)
+    if chosen != places[0]:
+        print(f"{places[0]} cannot be written: the packed images go to {chosen}", file=sys.stderr)
+    return chosen
 
 
 def _prepare_and_open(folder: Path, listing: Listing, config: DataConfig, verify: bool) -> tuple[ImageData, int]:
@@ -123,7 +143,10 @@ def _prepare_and_open(folder: Path, listing: Listing, config: DataConfig, verify
         if str(reason):
             print(f"{folder}: {reason}; preparing the images again", file=sys.stderr)
     packed = prepare(folder, listing, config)
-    return _open(folder, listing, config), packed
+    try:
+        return _open(folder, listing, config), packed
+    except _Unusable as reason:
+        raise RunFailure(f"{folder}: {reason}, just after it was made: set data.cache to another disk") from None
 
 
 def _open(folder: Path, listing: Listing, config: DataConfig, verify: bool = False) -> ImageData:
@@ -178,12 +201,14 @@ def _arrays(folder: Path, meta: dict[str, Any], names: tuple[str, ...], verify: 
     arrays = {}
     for name in names:
         path = folder / f"{name}.npy"
-        if not path.is_file():
-            raise _Unusable(f"{path.name} is missing")
-        if path.stat().st_size != meta["bytes"][name]:
-            raise _Unusable(f"{path.name} has {path.stat().st_size} bytes instead of {meta['bytes'][name]}")
         try:
+            if not path.is_file():
+                raise _Unusable(f"{path.name} is missing")
+            if path.stat().st_size != meta["bytes"][name]:
+                raise _Unusable(f"{path.name} has {path.stat().st_size} bytes instead of {meta['bytes'][name]}")
             arrays[name] = np.load(path, mmap_mode="r")
+        except OSError as error:
+            raise _Unusable(f"{path.name} cannot be read ({error.strerror or error})") from None
         except ValueError as error:
             raise _Unusable(f"{path.name} is damaged ({error})") from None
         if verify and digest(arrays[name]) != meta["digests"][name]:
@@ -196,7 +221,7 @@ def _lock(folder: Path) -> Iterator[None]:
     """One process prepares, others wait; the system frees the lock of a process that dies."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from functools import cache
@@ -17,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repro.files import user_cache
+from repro.files import sync_folder, user_caches, writable, write_file
 from repro.model.lrn_window import BETA, Window
+from repro.ranks import warn
 
 SOURCE = Path(__file__).with_name("lrn.cpp")
 # Inexact shortcuts (-ffast-math) stay off: a NaN must come through, for it is how a run that diverges is known.
@@ -71,31 +73,67 @@ def _call(name: str, layer: Window, *tensors: Tensor) -> Tensor:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where there is no compiler, or none that can make them."""
+    """The compiled kernels; None, and a line that says why, where they cannot be made."""
+    reason = "no C++ compiler: install g++ or clang++, or name one by the environment variable CXX"
     for compiler in filter(shutil.which, COMPILERS):
         for openmp in (["-fopenmp"], []):  # without it they run, on one thread
             try:
                 return _load([compiler, *FLAGS, *openmp])
-            except (OSError, subprocess.SubprocessError):
-                continue
+            except (OSError, subprocess.SubprocessError) as error:
+                reason = f"{compiler} made none that can be loaded: {_why(error)}"
+    warn(f"the compiled CPU kernels of LRN are off, which takes longer ({reason})")
     return None
 
 
+def _why(error: OSError | subprocess.SubprocessError) -> str:
+    """The first line of what the compiler or the system said."""
+    said = error.stderr.decode(errors="replace") if isinstance(error, subprocess.CalledProcessError) else ""
+    return (said.strip() or str(error)).splitlines()[0]
+
+
 def _load(command: list[str]) -> ctypes.CDLL:
-    """The kernels from the cache, or made now; where the cache cannot be written, for this process alone."""
-    path = user_cache() / f"lrn-{_key(command)}.so"
-    with suppress(OSError):  # there is none, or none that this system can load
-        return ctypes.CDLL(str(path))
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.parent if os.access(path.parent, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
-        made = Path(place) / path.name
+    """The kernels from a cache, or made now; where none can be written, for this process alone."""
+    name, places = f"lrn-{_key(command)}", user_caches()
+    for kept in (path for place in places for path in _kept(place, name)):
+        with suppress(OSError):  # such as this system cannot load: a folder whose files may not run
+            return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        made = Path(temporary) / f"{name}.so"
         subprocess.run([*command, "-o", str(made), str(SOURCE)], check=True, capture_output=True)
-        library = ctypes.CDLL(str(made))
-        if folder is not None:
-            made.replace(path)
-    return library
+        for place in filter(writable, places):
+            with suppress(OSError):  # a full disk, for one
+                library = ctypes.CDLL(str(_keep(made, place)))
+                if place != places[0]:
+                    print(f"{places[0]} cannot be written: LRN's kernels are kept in {place}", file=sys.stderr)
+                return library
+        return ctypes.CDLL(str(made))
+
+
+def _kept(place: Path, name: str) -> list[Path]:
+    """Whole libraries: the end of a name is the hash of the content, for a damaged one would end the process."""
+    with suppress(OSError):  # a folder that may not be looked into
+        return [path for path in sorted(place.glob(f"{name}-*.so")) if path.stem == _named(name, path)]
+    return []
+
+
+def _named(name: str, library: Path) -> str | None:
+    """`name` with the hash of a library's content; None where it cannot be read."""
+    with suppress(OSError):
+        return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}"
+    return None
+
+
+def _keep(made: Path, place: Path) -> Path:
+    """Copies a library into a cache: it is there whole or not at all, whatever is killed when."""
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{_named(made.stem, made)}.so"
+    # Never a name that another process may write to: one that has the file mapped would end by a bus error.
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
+        new = Path(temporary) / path.name
+        write_file(new, made.read_bytes())
+        new.replace(path)
+    sync_folder(place)
+    return path
 
 
 def _key(command: list[str]) -> str:

@@ -1,7 +1,9 @@
 """The compiled CPU kernels of LRN against the formulas in float64, and what happens where they cannot be made."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from repro.model import lrn_cpu
 from repro.model.lrn import LocalResponseNorm
+from repro.ranks import warn
+from tests.forbidden import forbid
 
 LAYER, X = LocalResponseNorm(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2)
 needs_compiler = pytest.mark.skipif(not lrn_cpu.serves(LAYER, X), reason="the kernels need a C++ compiler")
@@ -131,15 +135,27 @@ def afresh() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("afresh")
-@pytest.mark.parametrize("compilers", [("no-such-compiler",), ("false",)], ids=["none", "one that fails"])
+@pytest.mark.parametrize(
+    ("compilers", "reason"),
+    [(("no-such-compiler",), "no C++ compiler: install g++"), (("false",), "false made none that can be loaded")],
+    ids=["none", "one that fails"],
+)
 def test_without_a_compiler_the_plain_way_gives_the_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compilers: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    compilers: tuple[str, ...],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(lrn_cpu, "COMPILERS", compilers)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    warn.cache_clear()
     x = random(2, 8, 3, 3).float()
     for ours, plain in zip(both_passes(x, x, True), both_passes(x, x, False), strict=True):
         assert torch.equal(ours, plain)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the compiled CPU kernels of LRN are off, which takes longer (")
+    assert reason in line
 
 
 @needs_compiler
@@ -176,24 +192,83 @@ def test_the_order_in_which_features_are_listed_does_not_matter(
 
 
 @needs_compiler
-@pytest.mark.usefixtures("afresh")
-def test_kernels_that_cannot_be_loaded_are_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lrn_cpu.serves(LAYER, X)
+def test_damaged_kernels_are_made_again(tmp_path: Path) -> None:
+    """In processes of their own, for loading a library that is cut short ends a process by a bus error."""
+    program = (
+        "import torch; from repro.model import lrn_cpu; from repro.model.lrn import LocalResponseNorm;"
+        "layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0); layer.compiled = True;"
+        "x = torch.ones(1, 4, 2, 2); assert layer.kernels(x) is lrn_cpu; print(layer(x).sum().item())"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+
+    def run() -> str:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    first = run()
     (kept,) = (tmp_path / "repro").iterdir()
-    kept.unlink()  # this process has the file mapped
-    kept.write_bytes(b"of another machine")
-    lrn_cpu._library.cache_clear()
-    assert lrn_cpu.serves(LAYER, X)
-    assert [path.name for path in (tmp_path / "repro").iterdir()] == [kept.name]
-    assert kept.read_bytes() != b"of another machine"
+    whole = kept.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 8], whole[:4096] + bytes(len(whole) - 4096)):
+        kept.write_bytes(damaged)
+        assert run() == first
+        assert kept.read_bytes() == whole
+        assert list((tmp_path / "repro").iterdir()) == [kept]
 
 
 @needs_compiler
 @pytest.mark.usefixtures("afresh")
-def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_kernels_are_on_disk_before_they_have_their_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("sync"), fsync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (steps.append("name"), replace(path, to))[1])
+    assert lrn_cpu.serves(LAYER, X)
+    assert steps == ["sync", "name", "sync"]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("afresh")
+def test_an_unreadable_home_costs_a_line_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "another's"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    forbid(monkeypatch, home)
+    own = tmp_path / f"repro-{os.getuid()}"
+    for said in (f"{home}/.cache/repro cannot be written: LRN's kernels are kept in {own}\n", ""):
+        lrn_cpu._library.cache_clear()
+        assert lrn_cpu.serves(LAYER, X)
+        assert capsys.readouterr().err == said
+    assert len(list(own.iterdir())) == 1
+    assert own.stat().st_mode & 0o777 == 0o700
+
+
+@needs_compiler
+@pytest.mark.usefixtures("afresh")
+def test_nothing_is_loaded_from_a_folder_that_others_write_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home, own = tmp_path / "another's", tmp_path / f"repro-{os.getuid()}"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    forbid(monkeypatch, home)
+    own.mkdir()
+    own.chmod(0o777)
+    assert lrn_cpu.serves(LAYER, X)  # for this process alone
+    assert not list(own.iterdir())
+
+
+@needs_compiler
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("place", [".", "below"])
+def test_a_cache_that_cannot_be_written_costs_time_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / place))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert lrn_cpu.serves(LAYER, X)
     assert both_passes(X + 1, X + 1, True)[0].isfinite().all()
 
