@@ -1,12 +1,15 @@
 """A .npy file that grows row by row; a kill at any moment leaves the rows that were counted before."""
 
+import hashlib
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+
+READ_BYTES = 2**24  # at a time
 
 
 @dataclass
@@ -17,10 +20,24 @@ class GrowingArray:
     dtype: str
     item: tuple[int, ...]
     rows: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256, repr=False)
 
-    def is_whole(self) -> bool:
-        """Whether the file holds the rows that are counted."""
-        return self.rows == 0 or (self.path.exists() and self.path.stat().st_size >= self._end())
+    @property
+    def digest(self) -> str:
+        """sha256 of the rows as they were appended."""
+        return str(self._hash.hexdigest())
+
+    def restore(self, rows: int, digest: str) -> bool:
+        """Goes back to so many rows that an earlier process appended; whether the file holds them. Raises OSError."""
+        self.rows = rows
+        left = self._end() - len(self._header())
+        if left:
+            with self.path.open("rb") as file:
+                file.seek(len(self._header()))
+                while left and (content := file.read(min(left, READ_BYTES))):
+                    self._hash.update(content)
+                    left -= len(content)
+        return not left and self.digest == digest
 
     def append(self, content: bytes) -> None:
         """Writes whole rows behind the others and waits until they are on disk."""
@@ -29,6 +46,7 @@ class GrowingArray:
             file.write(content)
             sync(file)
         self.rows += len(content) // self._row_bytes()
+        self._hash.update(content)
 
     def close(self) -> None:
         """Cuts off what was not counted and writes the header."""

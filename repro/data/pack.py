@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from errno import EDQUOT, ENOSPC
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from repro.data.square import read_square
 from repro.data.squares import as_squares, encode
 from repro.data.statistics import measure
 from repro.errors import RunFailure, UserError
-from repro.files import replace_file
+from repro.files import is_file, replace_file
 from repro.threads import cores
 
 FORMAT = 1  # of the folder's files; another one is prepared again
@@ -73,8 +74,16 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space, or set data.cache to another folder; what is done is kept"
-        raise RunFailure(f"{folder}: cannot write the packed images ({error.strerror or error}): {remedy}") from None
+        remedy = "set data.cache to another folder"
+        if error.errno in (ENOSPC, EDQUOT):
+            remedy = f"free some space, or {remedy}; what is done is kept"
+        in_the_way = [path for path in (folder, *folder.parents) if is_file(path)]
+        reason = f"{in_the_way[0]} is a file" if in_the_way else error.strerror or str(error)
+        raise RunFailure(f"{folder}: cannot write the packed images ({reason}): {remedy}") from None
+
+
+class _Changed(Exception):
+    """Why an interrupted preparation cannot be gone on with."""
 
 
 @dataclass
@@ -107,19 +116,32 @@ class _Part:
         """Images not yet tried."""
         return len(self.files.names) - self.seen
 
+    @property
+    def arrays(self) -> list[GrowingArray]:
+        """Those on disk."""
+        return [array for array in (self.images, self.ends) if array is not None]
+
     def progress(self) -> dict[str, Any]:
         """What `restore` needs."""
-        return {"seen": self.seen, "bad": self.bad, "rows": self.images.rows}
+        return {
+            "seen": self.seen,
+            "bad": {str(index): reason for index, reason in self.bad.items()},
+            "arrays": [[array.rows, array.digest] for array in self.arrays],
+        }
 
-    def restore(self, saved: dict[str, Any]) -> bool:
-        """Goes back to where an earlier process was; whether its rows are there, and the bad files are still bad."""
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Goes back to where an earlier process was. _Changed where its rows or the bad files are not as it left them.
+
+        An interrupted preparation lies unfinished for as long as its user likes; a damaged row would become part of
+        what the images are known by.
+        """
         self.seen, self.bad = saved["seen"], {int(index): reason for index, reason in saved["bad"].items()}
-        kept = self.seen - len(self.bad)
-        self.images.rows = kept
-        if self.ends is not None:
-            self.images.rows, self.ends.rows = saved["rows"], kept
-        whole = self.images.is_whole() and (self.ends is None or self.ends.is_whole())
-        return whole and all(isinstance(self._read(index), str) for index in self.bad)
+        for array, (rows, digest) in zip(self.arrays, saved["arrays"], strict=True):
+            if not array.restore(rows, digest):
+                raise _Changed(f"{array.path.name} was damaged after the preparation was interrupted")
+        for index in self.bad:
+            if not isinstance(self._read(index), str):
+                raise _Changed(f"{self.files.names[index]} could not be read, and now can")
 
     def append(self, pool: ThreadPoolExecutor) -> Iterator[int]:
         """Writes the images not yet seen behind the others; yields the length of each block once it is on disk."""
@@ -135,9 +157,8 @@ class _Part:
             self.images.append(b"".join(good))
             self.seen = indices.stop
             yield len(indices)
-        for array in (self.images, self.ends):
-            if array is not None:
-                array.close()
+        for array in self.arrays:
+            array.close()
 
     def labels(self, classes: tuple[str, ...]) -> np.ndarray:
         """Labels (N,) int64 of the rows. UserError where none of a class's images could be read."""
@@ -170,9 +191,13 @@ def _resume(folder: Path, listing: Listing, config: DataConfig) -> list[_Part]:
     try:
         saved = json.loads((folder / PROGRESS).read_bytes())
         same = (saved["format"], saved["fingerprint"]) == (FORMAT, listing.fingerprint)
-        if same and all(part.restore(saved[part.name]) for part in parts):
+        if same and saved["checksum"] == checksum(saved):
+            for part in parts:
+                part.restore(saved[part.name])
             return parts
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+    except _Changed as reason:
+        print(f"{folder}: {reason}; starting again", file=sys.stderr)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass  # none, or not ours: start afresh
     for name in (PROGRESS, BAD_FILES, *(f"{array}.npy" for array in (*ARRAYS, *ENDS))):
         (folder / name).unlink(missing_ok=True)  # never emptied in place: another process may have it mapped
@@ -207,8 +232,9 @@ def _pack(folder: Path, fingerprint: str, parts: list[_Part], what: str) -> None
         task = bar.add_task("", total=total, completed=done, rate="")
         for part in parts:
             for images in part.append(pool):
-                saved = {part.name: part.progress() for part in parts}
-                _write_json(folder / PROGRESS, {"format": FORMAT, "fingerprint": fingerprint, **saved})
+                saved = {"format": FORMAT, "fingerprint": fingerprint}
+                saved |= {part.name: part.progress() for part in parts}
+                _write_json(folder / PROGRESS, saved | {"checksum": checksum(saved)})
                 packed += images
                 rate = packed / (time.perf_counter() - start)
                 bar.update(task, advance=images, rate=f"{rate:.0f} images/s")
@@ -224,7 +250,8 @@ def _finish(folder: Path, listing: Listing, parts: list[_Part], config: DataConf
     train = as_squares(arrays["train_images"], arrays.get("train_ends"), config.image_size)
     statistics = measure(train)
     _save(folder / "mean.npy", statistics.mean)
-    digests = {name: digest(array) for name, array in arrays.items()}
+    written = {array.path.stem: array.digest for part in parts for array in part.arrays}
+    digests = {name: written.get(name) or digest(array) for name, array in arrays.items()}
     meta = {
         "source": config.source.value,
         "image_size": config.image_size,
@@ -264,9 +291,9 @@ def digest(array: np.ndarray) -> str:
     return result.hexdigest()
 
 
-def checksum(meta: dict[str, Any]) -> str:
-    """sha256 over what `meta.json` says, but for the checksum itself."""
-    said = {key: value for key, value in meta.items() if key != "checksum"}
+def checksum(content: dict[str, Any]) -> str:
+    """sha256 over what `meta.json` or `progress.json` says, but for the checksum itself."""
+    said = {key: value for key, value in content.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

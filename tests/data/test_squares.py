@@ -136,14 +136,17 @@ def test_a_disk_too_small_for_squares_is_told_of_jpeg(
     assert open_data(jpeg_config(image_size=128)).train.images.shape == (18, 128, 128, 3)
 
 
-def test_an_old_preparation_is_gone_on_with(data_config: Config, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_preparation_cannot_be_checked_and_starts_again(
+    data_config: Config, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(pack, "BLOCK_BYTES", 4 * SIZE * SIZE * 3)
     interrupt(data_config(), after=9)
     saved = json.loads((store / "progress.json").read_text())
-    for name in ("train", "val"):
-        del saved[name]["rows"]  # as written before there were JPEG files
-    (store / "progress.json").write_text(json.dumps(saved))
+    old = {name: {"seen": 8, "bad": {}, "rows": 8} for name in ("train", "val")}
+    (store / "progress.json").write_text(json.dumps({"format": 1, "fingerprint": saved["fingerprint"], **old}))
+    capsys.readouterr()
     assert len(open_data(data_config()).train.labels) == 15
+    assert "going on" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

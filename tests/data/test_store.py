@@ -20,10 +20,13 @@ from PIL import Image
 
 from repro.config import DataConfig, Format, Source
 from repro.data import embedded, growing, pack
+from repro.data import store as store_module
+from repro.data.place import possible_places
 from repro.data.square import read_square, to_square
 from repro.data.store import ImageData, open_data
-from repro.errors import RunFailure
+from repro.errors import RunFailure, UserError
 from tests.data.made import CLASSES, SIZE, save_image
+from tests.forbidden import forbid, refuse_to_open
 
 Config = Callable[..., DataConfig]
 
@@ -150,11 +153,99 @@ class TestPlace:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         monkeypatch.setattr(embedded, "PER_CLASS", {"train": 1, "val": 1})
         open_data(DataConfig(image_size=SIZE, crop=SIZE))
-        assert (tmp_path / f"repro/embedded-{SIZE}px/meta.json").exists()
+        assert (tmp_path / f"repro-{os.getuid()}/embedded-{SIZE}px/meta.json").exists()
 
-    def test_cache_that_cannot_be_written(self, data_config: Config, folder: Path) -> None:
-        with pytest.raises(RunFailure, match=r"cannot write the packed images \(Not a directory\).*data.cache"):
-            open_data(data_config(cache=str(folder / "val/cat/0.png")))
+    def test_without_a_home_or_a_temporary_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store_module, "possible_places", lambda *_: possible_places(DataConfig(), None, "name"))
+        monkeypatch.setattr("repro.data.place.user_caches", list)
+        with pytest.raises(UserError, match=r"set data\.cache to a folder"):
+            open_data(DataConfig(image_size=SIZE, crop=SIZE))
+
+    def test_unreadable_home(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        home = tmp_path / "another's"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(embedded, "PER_CLASS", {"train": 1, "val": 1})
+        forbid(monkeypatch, home)
+        config = DataConfig(image_size=SIZE, crop=SIZE)
+        first = open_data(config).content_hash
+        own = tmp_path / f"repro-{os.getuid()}/embedded-{SIZE}px"
+        told = f"{home}/.cache/repro/embedded-{SIZE}px cannot be written: the packed images go to {own}"
+        assert capsys.readouterr().err.splitlines()[0] == told
+        assert open_data(config).content_hash == first
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("stale", [False, True])
+    def test_cache_of_another_user(
+        self,
+        data_config: Config,
+        folder: Path,
+        store: Path,
+        stale: bool,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "my caches"))
+        before = open_data(data_config()).content_hash
+        if stale:  # it can be read, and nothing else
+            save_image(folder / "val/cat/1.png", seed=99)
+            monkeypatch.setattr(os, "access", lambda path, mode: store not in (Path(path), *Path(path).parents))
+        else:
+            forbid(monkeypatch, store)
+        capsys.readouterr()
+        after = open_data(data_config()).content_hash
+        assert capsys.readouterr().err.startswith(f"{store} cannot be written: the packed images go to ")
+        assert open_data(data_config()).content_hash == after
+        assert capsys.readouterr().err == ""
+        assert (after != before) == stale
+
+    @pytest.mark.parametrize("name", ["meta.json", "train_images.npy", "mean.npy"])
+    def test_file_that_cannot_be_read(
+        self, data_config: Config, store: Path, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = open_data(data_config()).content_hash
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            refuse_to_open(patch, store / name)
+            assert open_data(data_config()).content_hash == before
+        reason, *_ = capsys.readouterr().err.splitlines()
+        assert reason.startswith(f"{store}: {name} cannot be read (")
+        assert "Permission denied" in reason
+
+    def test_lock_of_another_user(
+        self, data_config: Config, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(store.parent / "my caches"))
+        store.mkdir(parents=True)
+        (store / ".lock").touch()
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != store / ".lock")
+        open_data(data_config())
+        assert f"the packed images go to {store.parent}/my caches" in capsys.readouterr().err
+
+    def test_disk_that_does_not_keep_what_is_written(
+        self, data_config: Config, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepare = store_module.prepare
+
+        def prepare_badly(folder: Path, *arguments: Any) -> int:
+            packed = prepare(folder, *arguments)
+            os.truncate(folder / "mean.npy", 100)
+            return packed
+
+        monkeypatch.setattr(store_module, "prepare", prepare_badly)
+        with pytest.raises(RunFailure, match=r"mean.npy has 100 bytes instead of \d+, just after it was made"):
+            open_data(data_config())
+
+    @pytest.mark.parametrize("place", [".", "below"])
+    def test_cache_that_is_a_file(self, data_config: Config, folder: Path, place: str) -> None:
+        file = folder / "val/cat/0.png"
+        with pytest.raises(RunFailure) as caught:
+            open_data(data_config(cache=str(file / place)))
+        assert str(caught.value).endswith(
+            f"cannot write the packed images ({file} is a file): set data.cache to another folder"
+        )
 
 
 class TestInterrupted:
@@ -202,11 +293,50 @@ class TestInterrupted:
         with Image.open(folder / "train/cat/0.png") as image:
             np.testing.assert_array_equal(data.train.images[0], to_square(image, SIZE))
 
+    @pytest.mark.usefixtures("small_blocks")
+    def test_unreadable_progress_starts_afresh(self, data_config: Config, store: Path) -> None:
+        interrupt(data_config(), after=9)
+        with pytest.MonkeyPatch.context() as patch:
+            refuse_to_open(patch, store / "progress.json")
+            assert len(open_data(data_config()).train.images) == 15
+
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "fingerprint": "x"}'])
     def test_damaged_progress_starts_afresh(self, data_config: Config, store: Path, content: str) -> None:
         store.mkdir(parents=True)
         (store / "progress.json").write_text(content)
         assert len(open_data(data_config()).train.images) == 15
+
+    @pytest.mark.parametrize("encoding", Format)
+    @pytest.mark.usefixtures("small_blocks")
+    def test_rows_damaged_meanwhile_start_afresh(
+        self, data_config: Config, store: Path, encoding: Format, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = data_config(format=encoding)
+        place = store if encoding is Format.raw else store.with_name(f"{store.name}-jpeg95")
+        expected = open_data(data_config(format=encoding, cache=str(store.parent / "whole"))).content_hash
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pack._Part, "missing_bytes", lambda part: part.missing)  # reads images too
+            interrupt(config, after=18)
+        content = bytearray((place / "train_images.npy").read_bytes())
+        content[len(content) // 2] ^= 1
+        (place / "train_images.npy").write_bytes(content)
+        capsys.readouterr()
+        assert open_data(config).content_hash == expected
+        line, going_on = capsys.readouterr().err.splitlines()
+        assert line == f"{place}: train_images.npy was damaged after the preparation was interrupted; starting again"
+        assert "going on" not in going_on
+
+    @pytest.mark.parametrize("change", [{"seen": 9}, {"bad": {"0": "not an image"}}])
+    @pytest.mark.usefixtures("small_blocks")
+    def test_progress_changed_meanwhile_starts_afresh(
+        self, data_config: Config, store: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        expected = open_data(data_config(cache=str(store.parent / "whole"))).content_hash
+        interrupt(data_config(), after=13)
+        saved = json.loads((store / "progress.json").read_text())
+        (store / "progress.json").write_text(json.dumps(saved | {"train": saved["train"] | change}))
+        assert open_data(data_config()).content_hash == expected
+        assert "going on" not in capsys.readouterr().err
 
     @pytest.mark.usefixtures("small_blocks")
     def test_lost_rows_start_afresh(self, data_config: Config, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
