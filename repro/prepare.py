@@ -30,8 +30,14 @@ def main() -> None:
     config = compose(words)
 
     from repro.data.store import open_store
+    from repro.describe import layer_table
 
-    _print(open_store(config.data, verify=own["verify"] == "true"), config.data.format.name)
+    opened = open_store(
+        config.data,
+        verify=own["verify"] == "true",
+        before_packing=lambda listing: layer_table(config, len(listing.classes)),  # refuses what no run could build
+    )
+    _print(opened, config.data.format.name)
 
 
 def _print(opened: "Opened", encoding: str) -> None:

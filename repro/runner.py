@@ -16,7 +16,7 @@ from repro import naming, threads
 from repro import record as records
 from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
-from repro.data.sources import class_count
+from repro.data.sources import Listing, class_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
@@ -103,8 +103,8 @@ def run(wanted: Run, screen: Screen) -> Record | None:
                 screen.skipped(finished)
             return finished if ranks.first else None
         _check_weights(wanted, screen, ranks)
-        data = open_data(config.data)
-        _check_data(config, data)
+        data = open_data(config.data, lambda listing: _check_listed(config, listing))
+        _check_data(config, len(data.train.labels), len(data.classes))
         _check_shared(config, data, ranks)
         training = _training(wanted, data, device, screen, ranks)
         if ranks.first:
@@ -203,15 +203,23 @@ def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
         screen.warning(escape(left_out))
 
 
-def _check_data(config: Config, data: ImageData) -> None:
-    images, batch = len(data.train.labels), config.train.batch_size
+def _check_listed(config: Config, listing: Listing) -> None:
+    """What packing would be in vain for: a network that cannot be built, too few images."""
+    classes = len(listing.classes)
+    _check_data(config, len(listing.train.names), classes)
+    layer_table(config, classes)
+
+
+def _check_data(config: Config, images: int, found: int) -> None:
+    """UserError where so many training images of so many classes do not fit the configuration."""
+    batch = config.train.batch_size
     if images < batch:
         raise UserError(f"{images} training images are fewer than a batch: set train.batch_size={images} or less")
     left = images - held_out_count(config, images)
     if left < batch:
         share = f"data.minival={config.data.minival:g} leaves {left} training images"
         raise UserError(f"{share}, fewer than a batch of {batch}: set one of the two lower")
-    expected, found = config.data.classes, len(data.classes)
+    expected = config.data.classes
     if expected is not None and expected != found:
         raise UserError(f"data.classes={expected}, but the training folder has {found} classes")
 

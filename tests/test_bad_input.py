@@ -112,6 +112,21 @@ def test_networks_that_do_not_fit(mistake: str, answer: str, refuse: Refuse, res
     assert records.find(results) == []
 
 
+@pytest.mark.parametrize(
+    ("mistake", "answer"),
+    [
+        ("model.columns=7", "7 columns cannot share"),
+        ("data.crop=12", "data.crop=12"),
+        ("train.batch_size=41", "train.batch_size=40 or less"),
+        ("data.minival=0.99", "data.minival=0.99"),
+    ],
+)
+def test_no_image_is_packed_for_what_cannot_run(mistake: str, answer: str, refuse: Refuse, tmp_path: Path) -> None:
+    root = make_image_folder(tmp_path / "images")
+    assert answer in refuse(f"data.root={root}", mistake)
+    assert not (root / ".repro-cache").exists()
+
+
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 

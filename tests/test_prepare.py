@@ -9,7 +9,7 @@ import pytest
 from repro import prepare
 from repro.command import exit_code
 
-SIZE = 24
+SIZE = 72
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def words(images: Path, tmp_path: Path) -> list[str]:
         f"data.root={images}",
         f"data.cache={tmp_path}",
         f"data.image_size={SIZE}",
-        "data.crop=16",
+        "data.crop=64",
     ]
 
 
@@ -36,7 +36,7 @@ def test_it_packs_once_and_says_what_it_made(
     assert run(*words) == 0
     output = capsys.readouterr()
     out, store = output.out.splitlines(), tmp_path / f"imagefolder-{SIZE}px"
-    assert "at 24 pixels (8.37e-05 GiB) in " in output.err
+    assert "at 72 pixels (0.000753 GiB) in " in output.err
     size = sum(path.stat().st_size for path in store.glob("*.npy"))
     assert out[:3] == [str(store), "  40 training images, 12 validation images", "  2 classes"]
     assert out[3].startswith(f"  {size} bytes (")
@@ -71,6 +71,7 @@ def test_jpeg(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("verify=maybe", 2, "verify=maybe: choose one of true, false"),
         ("data.format=png", 2, "data.format"),
         ("data.root=/nowhere", 2, "no such folder"),
+        ("model.columns=7", 2, "which 7 columns cannot share"),
     ],
 )
 def test_mistakes(words: list[str], word: str, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,15 +92,19 @@ class Opened:
     verified: bool
 
 
-def open_data(config: DataConfig) -> ImageData:
+Check = Callable[[Listing], object]
+
+
+def open_data(config: DataConfig, before_packing: Check | None = None) -> ImageData:
     """Opens the packed images of a source, after preparing them where that has not been done.
 
-    Raises UserError for a data set that is missing or has bad files, RunFailure for a full disk.
+    `before_packing` may refuse, by raising, what is not worth hours of it. Raises UserError for a data set that is
+    missing or has bad files, RunFailure for a full disk.
     """
-    return open_store(config).data
+    return open_store(config, before_packing=before_packing).data
 
 
-def open_store(config: DataConfig, verify: bool = False) -> Opened:
+def open_store(config: DataConfig, verify: bool = False, before_packing: Check | None = None) -> Opened:
     """As `open_data`, and says what was done; `verify` checks every byte, however large the store is."""
     listing = list_images(config)
     coded = f"-jpeg{config.jpeg_quality}" if config.format is Format.jpeg else ""
@@ -110,6 +114,8 @@ def open_store(config: DataConfig, verify: bool = False) -> Opened:
     found = _first_usable(places, listing, config, verify)
     packed = 0
     if found is None:
+        if before_packing is not None:
+            before_packing(listing)
         folder = _choose(places)
         with _lock(folder):
             data, packed = _prepare_and_open(folder, listing, config, verify)
