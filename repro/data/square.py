@@ -5,6 +5,8 @@ from PIL import Image, UnidentifiedImageError
 
 from repro.data.sources import Files
 
+EXTREME = 128  # times longer than wide: of such an image only the middle is resized, the whole would take gigabytes
+
 
 def read_square(files: Files, index: int, size: int) -> np.ndarray | str:
     """One image (size, size, 3) uint8, or the reason why it cannot be read."""
@@ -27,8 +29,12 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     image = _to_rgb(image)
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
+    if max(image.size) > EXTREME * min(image.size):
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
