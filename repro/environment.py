@@ -98,7 +98,8 @@ def capture_machine(device: str, processes: int = 1) -> Machine:
 def capture_code() -> Code:
     """Commit of the checkout that the package runs from, and whether code or experiments differ from it."""
     commit, dirty = None, None
-    git = ("git", "-C", str(PACKAGE))
+    # Git refuses another user's checkout, for its hooks and filters could run code; these commands only read.
+    git = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(PACKAGE))
     # An installed package may lie inside the checkout of something else: only one that tracks this file counts.
     if _output(*git, "ls-files", "--error-unmatch", Path(__file__).name):
         commit = _output(*git, "rev-parse", "HEAD")

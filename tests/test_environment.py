@@ -1,3 +1,4 @@
+import os
 import subprocess
 from pathlib import Path
 
@@ -70,6 +71,19 @@ def test_package_inside_a_foreign_checkout_has_no_commit(checkout: Path) -> None
     subprocess.run(("git", "-C", str(checkout), "rm", "-q", "--cached", "repro/environment.py"), check=True)
     assert capture_code().commit is None
     assert capture_code().dirty is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to another user")
+def test_another_users_checkout_has_a_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    clean = capture_code()
+    for path in (checkout, *checkout.rglob("*")):
+        os.chown(path, 65534, 65534)
+    refused = subprocess.run(("git", "-C", str(checkout), "status"), check=False, capture_output=True, text=True)
+    assert "dubious ownership" in refused.stderr
+    assert capture_code() == clean
+    assert clean.commit is not None
 
 
 def test_no_git_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
