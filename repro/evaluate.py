@@ -26,6 +26,8 @@ FORMATS = ("table", "json")
 def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str, Any]:
     """Errors in % and loss in nats of weights on the validation set, by crop mode, and what they were measured on.
 
+    The top-5 error is None with fewer than six classes.
+
     Raises UserError where weights, network, images and mean image do not fit together.
     """
     import torch
@@ -121,7 +123,7 @@ def _print_table(result: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "crops" else "right")
     for mode in CROP_MODES:
         top1, top5, loss = result[mode].values()
-        table.add_row(mode.replace("_", " "), f"{top1:.2f}", f"{top5:.2f}", f"{loss:.4f}")
+        table.add_row(mode.replace("_", " "), f"{top1:.2f}", "not measured" if top5 is None else f"{top5:.2f}", f"{loss:.4f}")
     console = Console(width=max(80, min(120, Console().width)), highlight=False)
     console.print(table)
     where = f"{result['device']}, {result['precision']}"

@@ -30,6 +30,8 @@ from repro.files import sync_folder, write_file
 SCHEMA = 1
 COMPLETE, STOPPED, DIVERGED = STATUSES = ("complete", "stopped", "diverged")
 CENTRE, TEN_CROPS = CROP_MODES = ("centre", "ten_crops")
+TOP5_CLASSES = 6
+"""Fewest classes with a top-5 error: of five or fewer, five guesses hold the right one."""
 CURVE = (
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5",
     "images_per_second", "minutes", "events",
@@ -38,7 +40,10 @@ CURVE = (
 
 @dataclass(frozen=True)
 class Errors:
-    """Share of the validation images that are wrong, %; None where the run is not complete."""
+    """Share of the validation images that are wrong, %; None where the run is not complete.
+
+    `top5` is None too with fewer than `TOP5_CLASSES` classes.
+    """
 
     top1: float | None
     top5: float | None
@@ -128,7 +133,8 @@ class Record:
         path = self.folder / "curve.csv"
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                return [{key: _cell(key, row[key]) for key in CURVE} for row in csv.DictReader(file)]
+                unknown = {} if self.data.classes >= TOP5_CLASSES else {"val_top5": None}  # 0 in older records
+                return [{key: _cell(key, row[key]) for key in CURVE} | unknown for row in csv.DictReader(file)]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error
 
@@ -360,11 +366,19 @@ def _parse(plain: Any) -> Record:
     record: Record = _build(Record, plain, "record")
     if record.status not in STATUSES:
         raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
+    measured = TOP5_CLASSES <= record.data.classes
     for mode in CROP_MODES if record.status == COMPLETE else ():
         errors = getattr(record.metrics, mode)
-        if not all(error is not None and 0 <= error <= 100 for error in (errors.top1, errors.top5)):
+        needed = (errors.top1, errors.top5) if measured else (errors.top1,)
+        if not all(error is not None and 0 <= error <= 100 for error in needed):
             raise ValueError(f"metrics.{mode} of a complete run must lie between 0 and 100")
-    return record
+    return record if measured else replace(record, metrics=_without_top5(record.metrics))
+
+
+def _without_top5(metrics: Metrics) -> Metrics:
+    """Older records of few classes have a top-5 error of 0, as if it had been measured."""
+    parts = {name: replace(getattr(metrics, name), top5=None) for name in (*CROP_MODES, "train")}
+    return replace(metrics, **parts)
 
 
 def _build(kind: Any, plain: Any, name: str) -> Any:

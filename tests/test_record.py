@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,20 @@ def test_a_record_from_before_processes_were_counted_is_of_one(tmp_path: Path) -
     assert machine.pop("processes") == 1
     edit(folder, machine=machine)
     assert record.read(folder) == make_record()
+
+
+def test_an_older_record_of_few_classes_has_no_top5_error(tmp_path: Path) -> None:
+    run = make_record()
+    folder = file_record(tmp_path, replace(run, data=replace(run.data, classes=5)))
+    metrics = json.loads((folder / "record.json").read_text())["metrics"]
+    for errors in (metrics["centre"], metrics["ten_crops"], metrics["train"]):
+        assert errors["top5"] is None
+        errors["top5"] = 0.0
+    edit(folder, metrics=metrics)
+    found = record.read(folder)
+    assert found.metrics.centre == record.Errors(27.0, None)
+    assert found.metrics.train.top5 is None
+    assert {row["val_top5"] for row in found.curve()} == {None}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', "\udcff"])

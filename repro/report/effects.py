@@ -60,9 +60,10 @@ class Arm:
         return [run.seed for run in self.runs if run.status == status]
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Error in % by seed, of the runs that learned."""
+        """Error in % by seed, of the runs that learned; none where it is not measured."""
         mode, top = measure
-        return {seed: getattr(getattr(run.metrics, mode), top) for seed, run in self.learned.items()}
+        errors = {seed: getattr(getattr(run.metrics, mode), top) for seed, run in self.learned.items()}
+        return {seed: error for seed, error in errors.items() if error is not None}
 
 
 def at_chance(run: Record) -> bool:

@@ -15,13 +15,19 @@ from repro.model import Network
 from repro.ranks import ALONE, Ranks
 from repro.train.precision import arithmetic
 
+GUESSES = 5
+"""Of an image, for the top-5 error."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors in %, mean cross-entropy in nats, and for each image whether the first guess was right, (N,) bool."""
+    """Errors in %, mean cross-entropy in nats, and for each image whether the first guess was right, (N,) bool.
+
+    `top5` is None with five classes or fewer: five guesses cannot miss there, so that nothing is measured.
+    """
 
     top1: float
-    top5: float
+    top5: float | None
     loss: float
     correct: np.ndarray
 
@@ -64,14 +70,14 @@ def evaluate(
 ) -> Evaluation:
     """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it; shared by several processes.
 
-    With five classes or fewer the top-5 error is 0. A GPU is waited for once, when it has done all images.
+    A GPU is waited for once, when it has done all images.
     """
     count = len(split.labels)
     indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
     whole, indices = len(indices), indices[ranks.rows(len(indices))]
     outputs = probabilities(network, split, pixels, train, ten_crops, indices).cpu()
     labels = torch.from_numpy(split.labels[indices])
-    guesses = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
+    guesses = outputs.topk(min(GUESSES, outputs.shape[1]), dim=1).indices
     hits = guesses == labels[:, None]
     # the smallest float stands in for a probability that underflowed
     chosen = outputs[torch.arange(len(labels)), labels].clamp_min(torch.finfo(outputs.dtype).tiny)
@@ -81,7 +87,7 @@ def evaluate(
     first, five, logs = found.T.contiguous()  # sums of rows that lie apart round otherwise
     return Evaluation(
         top1=100 - 100 * first.double().mean().item(),
-        top5=100 - 100 * five.double().mean().item(),
+        top5=100 - 100 * five.double().mean().item() if outputs.shape[1] > GUESSES else None,
         loss=-logs.mean().item(),
         correct=first.bool().numpy(),
     )
