@@ -10,6 +10,7 @@ from repro.errors import RunFailure, UserError
 def exit_code(command: Callable[[], None]) -> int:
     """Runs a command: 0; 2 for the user's mistake, 1 for a failure, 130 for Ctrl-C, 141 where its reader went away."""
     try:
+        _check_working_folder()
         command()
         sys.stdout.flush()
     except UserError as error:
@@ -23,6 +24,13 @@ def exit_code(command: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the working folder no longer exists: cd to one that does") from error
 
 
 def warn(text: str) -> None:

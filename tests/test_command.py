@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,15 @@ def test_a_failure_is_a_code_and_one_line(
 def test_success_is_0_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: None) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_working_folder_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert exit_code(lambda: print(Path().resolve())) == 2
+    assert capsys.readouterr().err == "error: the working folder no longer exists: cd to one that does\n"
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -173,7 +173,10 @@ class Training:
             row |= {"val_loss": result.loss, "val_top1": result.top1, "val_top5": result.top5}
             if abs(result.loss - math.log(classes)) < NOT_MOVED * math.log(classes):
                 events.append("loss at ln(classes)")
-                self.on_warning(f"epoch {epoch + 1}: the loss is still ln({classes}) = {math.log(classes):.3f}")
+                self.on_warning(
+                    f"epoch {epoch + 1}: the validation loss, {result.loss:.3f}, is no better than guessing among"
+                    f" {classes} classes, {math.log(classes):.3f}"
+                )
             if self.minival is not None and self.config.schedule.kind is ScheduleKind.plateau:
                 self.schedule.observe(self._evaluate(self.minival).top1)
         return row | {"events": "; ".join(events)}
