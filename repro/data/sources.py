@@ -4,10 +4,12 @@ import hashlib
 import io
 import os
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from errno import ELOOP, ENOENT
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from repro.errors import UserError
 from repro.ranks import warn
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
+JPEG_TOO = (".jfif", ".jpe", ".jif")
+OTHER_IMAGES = (".jp2", ".j2k", ".gif", ".avif", ".heic", ".heif", ".jxl", ".ico", ".psd", ".tga")
 SHOWN = 20  # bad files named on the screen
 
 DOWNLOADS = {
@@ -134,12 +138,12 @@ def _root(config: DataConfig) -> Path:
 
 @dataclass
 class _Found:
-    """What lies in the class folders of one split; sizes are bytes, `foreign` what is no image by its name."""
+    """What lies in the class folders of one split; sizes are bytes, `foreign` says why a file cannot be an image."""
 
     names: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
+    foreign: dict[str, str] = field(default_factory=dict)
 
 
 def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listing:
@@ -147,13 +151,15 @@ def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listin
     _check_same(folder, classes)
     _warn_of_order(folder, classes["train"])
     found = [_find(folder, split, names) for split, names in classes.items()]
-    foreign = [name for part in found for name in part.foreign]
+    foreign = {name: reason for part in found for name, reason in part.foreign.items()}
     if foreign and not skip_bad:
         raise bad_files(
-            f"{folder}: {len(foreign)} files are no images: remove them, or set data.skip_bad=true", foreign
+            f"{folder}: {len(foreign)} files cannot be used: mend or remove them, or set data.skip_bad=true",
+            [f"{name}: {reason}" for name, reason in foreign.items()],
         )
+    _warn_of_nested(folder, found)
     train, held_out = (Files(part.names, part.labels, _opener(folder, part.names)) for part in found)
-    return Listing(root, tuple(classes["train"]), train, held_out, _fingerprint(found, foreign), tuple(foreign))
+    return Listing(root, tuple(classes["train"]), train, held_out, _fingerprint(found, list(foreign)), tuple(foreign))
 
 
 def _fingerprint(parts: Sequence["_Found | archives.Members"], foreign: Sequence[str] = ()) -> str:
@@ -162,6 +168,9 @@ def _fingerprint(parts: Sequence["_Found | archives.Members"], foreign: Sequence
 
 
 def _class_names(folder: Path) -> list[str]:
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not path.exists():  # in both splits it would be a class less, and nothing told it
+            raise UserError(f"{path} is a link that leads nowhere (to {path.readlink()}): mend it, or remove it")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < 2:
         raise UserError(f"{folder} has {len(names)} class folders: at least two are needed, as {folder}/<class>/*")
@@ -189,23 +198,71 @@ def _check_same(folder: Path, classes: dict[str, list[str]]) -> None:
 
 
 def _find(folder: Path, split: str, classes: list[str]) -> _Found:
-    """Files in a fixed order: classes and names sorted; hidden ones are passed over, as globs do."""
+    """Files in a fixed order: by class, folder and name."""
     found = _Found()
     for label, name in enumerate(classes):
-        with os.scandir(folder / split / name) as entries:
-            visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda one: one.name)
-        images = [entry for entry in visible if _is_image(entry)]
+        place = folder / split / name
+        looked_at = {inner: _size_or_reason(f"{place}/{inner}") for inner in _files_below(place)}
+        images = {inner: size for inner, size in looked_at.items() if isinstance(size, int)}
+        foreign = {inner: reason for inner, reason in looked_at.items() if isinstance(reason, str)}
         if not images:
-            raise UserError(f"{folder / split / name} holds no images: add some, or remove the class from both splits")
-        found.names += [f"{split}/{name}/{entry.name}" for entry in images]
+            example = "".join(f" ({inner}: {reason})" for inner, reason in list(foreign.items())[:1])
+            raise UserError(f"{place} holds no images{example}: add some, or remove the class from both splits")
+        found.names += [f"{split}/{name}/{inner}" for inner in images]
         found.labels += [label] * len(images)
-        found.sizes += [entry.stat().st_size for entry in images]
-        found.foreign += [f"{split}/{name}/{entry.name}" for entry in visible if not _is_image(entry)]
+        found.sizes += images.values()
+        found.foreign |= {f"{split}/{name}/{inner}": reason for inner, reason in foreign.items()}
     return found
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() and entry.name.lower().endswith(EXTENSIONS)
+def _files_below(place: Path) -> Iterator[str]:
+    """Paths relative to `place` of all files in it and in its folders, in the order of torchvision's ImageFolder.
+
+    Hidden ones are passed over, as globs do. Raises UserError for a folder that is linked into itself.
+    """
+    found = []
+    for base, folders, files in os.walk(place, onerror=_raise, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        above = [parent for parent in Path(base).parents if parent.is_relative_to(place)]
+        if any(parent.samefile(base) for parent in above):
+            raise UserError(f"{base} is a link to a folder that it lies in: remove it")
+        found.append((base, files))
+    for base, files in sorted(found):
+        inner = base.removeprefix(str(place)).removeprefix("/")
+        yield from (f"{inner}/{name}" if inner else name for name in sorted(files) if not name.startswith("."))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _size_or_reason(path: str) -> int | str:
+    """An image file's size in bytes, or why it cannot be one."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # of a million names, the faster way
+    except OSError as error:
+        if error.errno not in (ENOENT, ELOOP):
+            raise
+        return "a link that leads nowhere" if error.errno == ENOENT else "a link that leads back to itself"
+    if not stat.S_ISREG(status.st_mode):
+        return "neither a file nor a folder"
+    ending = os.path.splitext(path)[1].lower()  # noqa: PTH122  # as above
+    if ending in EXTENSIONS:
+        return status.st_size
+    if ending in JPEG_TOO:
+        return f"{ending} is not read: rename it to .jpg, which it is"
+    if ending in OTHER_IMAGES:
+        return f"{ending} images are not read: convert it to .png or .jpg"
+    return f"no image by its name, which would end in one of {' '.join(EXTENSIONS)}"
+
+
+def _warn_of_nested(folder: Path, found: list[_Found]) -> None:
+    nested = [name for part in found for name in part.names if name.count("/") > 2]
+    if nested:
+        warn(
+            f"{folder}: {len(nested)} images lie in folders within a class's folder ({nested[0]}, ...); they are of"
+            " that class, as in torchvision's ImageFolder"
+        )
 
 
 def _opener(folder: Path, names: list[str]) -> Callable[[int], Image.Image]:

@@ -1,5 +1,6 @@
 """Listing data sets, and what is said where they are missing or wrongly laid out."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,11 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+from torchvision.datasets import ImageFolder
 
 from repro.config import DataConfig, Source
 from repro.data.sources import list_images
+from repro.data.store import open_data
 from repro.errors import UserError
 from tests.data.made import CLASSES, save_image
 
@@ -149,17 +152,82 @@ def test_number_of_classes_differs(data_config: Config) -> None:
     assert error(data_config(classes=10)) == "data.classes=10: imagefolder has 3 classes"
 
 
-def test_file_that_is_no_image(data_config: Config, folder: Path) -> None:
+def test_files_that_cannot_be_used_are_named_with_reasons(data_config: Config, folder: Path) -> None:
     (folder / "val/owl/labels.txt").write_text("owl")
-    (folder / "train/cat/more").mkdir()
+    for name in ("a.jfif", "b.GIF", "c.avif", "d.jp2"):
+        save_image(folder / "train/cat/0.png", 1)
+        (folder / "train/cat" / name).write_bytes((folder / "train/cat/0.png").read_bytes())
+    (folder / "train/dog/broken.png").symlink_to("/nowhere/dog.png")
+    (folder / "train/dog/loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "train/dog/pipe.png")
     with pytest.raises(UserError) as caught:
         list_images(data_config())
     assert str(caught.value).splitlines() == [
-        f"{folder}: 2 files are no images: remove them, or set data.skip_bad=true",
-        "  train/cat/more",
-        "  val/owl/labels.txt",
+        f"{folder}: 8 files cannot be used: mend or remove them, or set data.skip_bad=true",
+        "  train/cat/a.jfif: .jfif is not read: rename it to .jpg, which it is",
+        "  train/cat/b.GIF: .gif images are not read: convert it to .png or .jpg",
+        "  train/cat/c.avif: .avif images are not read: convert it to .png or .jpg",
+        "  train/cat/d.jp2: .jp2 images are not read: convert it to .png or .jpg",
+        "  train/dog/broken.png: a link that leads nowhere",
+        "  train/dog/loop.png: a link that leads back to itself",
+        "  train/dog/pipe.png: neither a file nor a folder",
+        "  val/owl/labels.txt: no image by its name, which would end in one of .jpg .jpeg .png .ppm .bmp .pgm .tif"
+        " .tiff .webp",
     ]
-    assert list_images(data_config(skip_bad=True)).foreign == ("train/cat/more", "val/owl/labels.txt")
+    assert list_images(data_config(skip_bad=True)).foreign == (
+        *(f"train/cat/{name}" for name in ("a.jfif", "b.GIF", "c.avif", "d.jp2")),
+        *(f"train/dog/{name}.png" for name in ("broken", "loop", "pipe")),
+        "val/owl/labels.txt",
+    )
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "val")])
+@pytest.mark.parametrize("target", ["/nowhere/hen", "hen"])
+def test_class_that_is_a_broken_link_is_told(
+    data_config: Config, folder: Path, splits: tuple[str, ...], target: str
+) -> None:
+    for split in splits:
+        (folder / split / "hen").symlink_to(target)
+    assert error(data_config()) == (
+        f"{folder}/train/hen is a link that leads nowhere (to {target}): mend it, or remove it"
+    )
+
+
+def test_class_of_broken_links_is_told(data_config: Config, folder: Path) -> None:
+    for split in ("train", "val"):
+        for path in (folder / split / "dog").iterdir():
+            path.unlink()
+            path.symlink_to("/nowhere/dog.png")
+    for skip_bad in (False, True):
+        said = error(data_config(skip_bad=skip_bad))
+        assert said.startswith(f"{folder}/train/dog holds no images (0.png: a link that leads nowhere): add some")
+
+
+def test_folders_within_a_class_are_read_as_torchvision_does(
+    data_config: Config, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list_images(data_config())
+    (folder / "train/cat/empty").mkdir()
+    assert list_images(data_config()).fingerprint == before.fingerprint
+    assert capsys.readouterr().err == ""
+    for place in ("more", "more/deep", "more-still", ".hidden"):
+        save_image(folder / "train/cat" / place / "x.png", 5)
+    (folder / "val/owl/linked").symlink_to(folder / "train/owl")
+    listing = list_images(data_config())
+    for files, split in ((listing.train, "train"), (listing.val, "val")):
+        theirs = ImageFolder(folder / split).samples
+        ours = [(str(folder / name), label) for name, label in zip(files.names, files.labels, strict=True)]
+        assert ours == [sample for sample in theirs if ".hidden" not in sample[0]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "8 images lie in folders within a class's folder (train/cat/more/x.png, ...); they are of that class" in line
+    assert open_data(data_config()).train.images.shape[0] == 18
+
+
+@pytest.mark.parametrize("target", [".", "..", "more"])
+def test_folder_linked_into_itself(data_config: Config, folder: Path, target: str) -> None:
+    (folder / "train/cat/more").mkdir()
+    (folder / "train/cat/more/again").symlink_to(Path("..") / target)
+    assert error(data_config()).endswith("is a link to a folder that it lies in: remove it")
 
 
 def test_cifar10_that_cannot_be_downloaded(data_config: Config, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
