@@ -79,20 +79,19 @@ def read_index(folder: Path, places: Sequence[Path]) -> tuple[Members, Members]:
 def _train(path: Path) -> Members:
     found = []
     with _reading(path), tarfile.open(path, "r:") as outer:
-        for inner in _files(outer, path.stat().st_size):
+        for inner in _files(outer, path, ".tar"):
             name = Path(inner.name).name.removesuffix(".tar")
-            with tarfile.open(fileobj=outer.extractfile(inner), mode="r:") as images:
-                members = _files(images, inner.size)
+            with _reading(path, inner.name), tarfile.open(fileobj=outer.extractfile(inner), mode="r:") as images:
                 found += [
                     (f"train/{name}/{Path(image.name).name}", inner.offset_data + image.offset_data, image.size)
-                    for image in members
+                    for image in _files(images, path / inner.name, ".jpeg", inner.size)
                 ]
     return _sorted(path, found)
 
 
 def _val(path: Path, devkit: Path) -> Members:
     with _reading(path), tarfile.open(path, "r:") as images:
-        found = sorted((Path(one.name).name, one.offset_data, one.size) for one in _files(images, path.stat().st_size))
+        found = sorted((Path(one.name).name, one.offset_data, one.size) for one in _files(images, path, ".jpeg"))
     classes = _val_classes(devkit)
     if len(classes) != len(found):
         raise UserError(
@@ -102,9 +101,19 @@ def _val(path: Path, devkit: Path) -> Members:
     return _sorted(path, [(f"val/{wnid}/{name}", offset, size) for wnid, (name, offset, size) in pairs])
 
 
-def _files(archive: tarfile.TarFile, size: int) -> list[tarfile.TarInfo]:
-    """The plain files of an archive of so many bytes; ReadError where one reaches beyond its end."""
-    members = [member for member in archive if member.isfile()]
+def _files(archive: tarfile.TarFile, path: Path, ending: str, size: int | None = None) -> list[tarfile.TarInfo]:
+    """The plain files of an archive at `path`, of so many bytes; hidden ones are passed over.
+
+    Raises ReadError where one reaches beyond its end, UserError where one's name has another ending.
+    """
+    size = path.stat().st_size if size is None else size
+    members = [member for member in archive if member.isfile() and not Path(member.name).name.startswith(".")]
+    for member in members:
+        if not member.name.lower().endswith(ending):
+            raise UserError(
+                f"{path} holds {member.name}, which the original does not, and which is no {ending} file: download it"
+                " again"
+            )
     beyond = [member.name for member in members if member.offset_data + member.size > size]
     if beyond or not members:
         raise tarfile.ReadError(f"unexpected end of data in {beyond[0]}" if beyond else "no files in it")
@@ -123,8 +132,15 @@ def _val_classes(devkit: Path) -> list[str]:
 
     with _reading(devkit), tarfile.open(devkit) as kit:
         meta = loadmat(_member(kit, META), squeeze_me=True)["synsets"]  # type: ignore[arg-type]  # the stubs forget streams
-        wnids = dict(zip(meta["ILSVRC2012_ID"].tolist(), meta["WNID"].tolist(), strict=True))
-        return [str(wnids[int(line)]) for line in _member(kit, GROUND_TRUTH).read().split()]
+        numbers, names = (np.atleast_1d(meta[key]).tolist() for key in ("ILSVRC2012_ID", "WNID"))
+        wnids = {int(number): str(name) for number, name in zip(numbers, names, strict=True)}
+        truth = [int(line) for line in _member(kit, GROUND_TRUTH).read().split()]
+    if unknown := sorted(set(truth).difference(wnids)):
+        raise UserError(
+            f"{devkit}: {GROUND_TRUTH} names a class {unknown[0]}, which is none of the {len(wnids)} of {META}:"
+            " download it again"
+        )
+    return [wnids[number] for number in truth]
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
@@ -145,14 +161,18 @@ def _check(folder: Path, train: Members, val: Members) -> None:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns what a damaged archive brings about into UserError."""
+def _reading(path: Path, member: str = "") -> Iterator[None]:
+    """Turns what a damaged archive, or one within it, brings about into UserError."""
     try:
         yield
     except Exception as error:  # tarfile, zlib and SciPy each have their own
         if isinstance(error, UserError) or getattr(error, "filename", None):  # a file that cannot be opened at all
             raise
-        raise UserError(f"{path} is truncated or damaged ({error}): download it again") from error
+        if not path.stat().st_size:
+            raise UserError(f"{path} is empty: download it again") from error
+        where = f"{member}: " if member else ""
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise UserError(f"{path} is truncated or damaged ({where}{reason}): download it again") from error
 
 
 def _save(kept: Path, stamp: list[list[int]], splits: tuple[Members, Members]) -> None:

@@ -17,6 +17,7 @@ from repro.data.sources import list_images
 from repro.data.store import open_data
 from repro.errors import UserError
 from tests.data.made import SIZE
+from tests.forbidden import forbid
 
 WNIDS = ("n02", "n01", "n03")  # in the order of their ILSVRC2012_ID, which is not that of their names
 TRAIN, VAL, DEVKIT = archives.NAMES
@@ -171,3 +172,79 @@ def test_a_development_kit_without_its_files(place: Path) -> None:
     (place / DEVKIT).write_bytes(tar({"kit/readme.txt": b"nothing"}, "w:gz"))
     with pytest.raises(UserError, match=r"there is no data/meta\.mat in it"):
         list_images(config(place))
+
+
+def test_an_empty_ground_truth(place: Path) -> None:
+    (place / DEVKIT).write_bytes(devkit([]))
+    with pytest.raises(UserError, match=r"holds 6 images, but .* names the classes of 0"):
+        list_images(config(place))
+
+
+@pytest.mark.parametrize("name", archives.NAMES)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty: download it again"),
+        (b"no archive at all", "is truncated or damaged"),
+        (tar({}), "in it): down"),
+    ],
+    ids=["no bytes", "no archive", "no files"],
+)
+def test_an_archive_without_content(place: Path, name: str, content: bytes, said: str) -> None:
+    (place / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        list_images(config(place))
+    assert str(caught.value).startswith(f"{place / name} is ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_the_development_kit_does_not_know(place: Path) -> None:
+    (place / DEVKIT).write_bytes(devkit([*TRUTH[:-1], 77]))
+    with pytest.raises(UserError, match=r"names a class 77, which is none of the 4 of data/meta\.mat: download it"):
+        list_images(config(place))
+
+
+def test_files_that_do_not_belong_into_an_archive(
+    place: Path, train: dict[str, dict[str, bytes]], val: dict[str, bytes]
+) -> None:
+    classes = {f"{wnid}.tar": tar(images) for wnid, images in train.items()}
+    whole = (place / TRAIN).read_bytes()
+    for extra, named in (({"readme.txt": b"hello"}, "readme.txt"), ({"n02.tar": tar({"a.txt": b"hello"})}, "a.txt")):
+        (place / TRAIN).write_bytes(tar(classes | extra))
+        with pytest.raises(UserError, match=rf"{TRAIN}(/n02.tar)? holds {named}, which the original does not"):
+            list_images(config(place))
+    (place / TRAIN).write_bytes(whole)
+    (place / VAL).write_bytes(tar(val | {"labels.txt": b"hello"}))
+    with pytest.raises(UserError, match=rf"{VAL} holds labels.txt, which the original does not"):
+        list_images(config(place))
+
+
+def test_hidden_files_in_archives_are_passed_over(
+    place: Path, train: dict[str, dict[str, bytes]], val: dict[str, bytes]
+) -> None:
+    before = list_images(config(place)).fingerprint
+    hidden = {"._a.JPEG": b"of a Mac"}
+    classes = {f"{wnid}.tar": tar(hidden | images) for wnid, images in train.items()}
+    (place / TRAIN).write_bytes(tar({"._n01.tar": b"of a Mac"} | classes))
+    (place / VAL).write_bytes(tar(val | hidden))
+    assert list_images(config(place)).fingerprint == before
+
+
+def test_a_damaged_archive_of_a_class_is_named(place: Path, train: dict[str, dict[str, bytes]]) -> None:
+    classes = {f"{wnid}.tar": tar(images) for wnid, images in train.items()}
+    (place / TRAIN).write_bytes(tar(classes | {"n03.tar": b"no archive"}))
+    with pytest.raises(UserError, match=rf"{TRAIN} is truncated or damaged \(n03\.tar: "):
+        list_images(config(place))
+
+
+def test_an_index_that_cannot_be_read_is_kept_elsewhere(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    forbid(monkeypatch, place.parent / ".repro-cache")
+    expected = list_images(config(place)).fingerprint
+    assert capsys.readouterr().err.startswith("Reading through")
+    assert list_images(config(place)).fingerprint == expected
+    assert capsys.readouterr().err == ""
+    assert [path.name[:20] for path in (tmp_path / "mine/repro").iterdir()] == ["ilsvrc2012-archives."]
