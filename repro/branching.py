@@ -35,7 +35,7 @@ def plant(arm: Run, baseline: Run, training: Training) -> None:
 
 
 def _plant(arm: Run, baseline: Run, training: Training) -> None:
-    if records.exists(arm.folder) or (arm.raw / checkpoint.NAME).exists() or training.diverged:
+    if records.exists(arm.folder) or checkpoint.exists(arm.raw) or training.diverged:
         return
     place = baseline.folder.relative_to(Path(baseline.config.results_dir) / "runs")
     origin = f"{place.as_posix()} after epoch {len(training.curve)}"

@@ -77,7 +77,7 @@ class Watch(Screen):
         self.training = None
         super().__exit__(*error)
 
-    def skipped(self, record: records.Record) -> None:
+    def skipped(self, record: records.Record, weights: bool = True) -> None:
         """Silent: a suite says once how many are done."""
         self.skipped_one = True
 
@@ -224,7 +224,7 @@ def _is_done(run: Run) -> bool:
 def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
     if clock.left <= 0:
         return False
-    if (run.raw / checkpoint.NAME).exists():
+    if checkpoint.exists(run.raw):
         return True
     return (timings.estimate(run) or 0.0) <= clock.left
 

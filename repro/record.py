@@ -228,6 +228,15 @@ def read(folder: Path) -> Record:
         raise _damaged(path, error) from error
 
 
+def digest(folder: Path) -> str:
+    """SHA-256 of the record in `folder`, which tells it from any other that comes in its place; it may be damaged."""
+    path = _settled(folder) / "record.json"
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _damaged(path, error) from error
+
+
 def find(results_dir: str | Path) -> list[Record]:
     """All records under a results folder, by setup, recipe, ablation and seed. Raises UserError for a damaged one."""
     runs = Path(results_dir) / "runs"
@@ -272,7 +281,7 @@ def write(
         files["kernels.npz"] = _npz(conv1=kernels.astype(np.float16))
     new, old = _siblings(folder)
     try:
-        _recover(folder)
+        settle(folder)
         new.mkdir(parents=True)
         for name, content in files.items():
             write_file(new / name, content)
@@ -305,8 +314,8 @@ def _settled(folder: Path) -> Path:
     return new if old.exists() and not folder.exists() else folder
 
 
-def _recover(folder: Path) -> None:
-    """Finishes or clears away what a killed `write` left."""
+def settle(folder: Path) -> None:
+    """Finishes or clears away what a killed `write` left. Raises OSError."""
     new, old = _siblings(folder)
     if _settled(folder) == new:
         new.rename(folder)
@@ -366,7 +375,7 @@ def _parse(plain: Any) -> Record:
     record: Record = _build(Record, plain, "record")
     if record.status not in STATUSES:
         raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
-    measured = TOP5_CLASSES <= record.data.classes
+    measured = record.data.classes >= TOP5_CLASSES
     for mode in CROP_MODES if record.status == COMPLETE else ():
         errors = getattr(record.metrics, mode)
         needed = (errors.top1, errors.top5) if measured else (errors.top1,)

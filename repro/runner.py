@@ -1,7 +1,7 @@
 """One run from configuration to record: data, network, training, evaluation, files."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from rich.markup import escape
 
 from repro import naming, threads
 from repro import record as records
@@ -45,6 +44,8 @@ _NOT_MEASURED: _Measured = (
     records.Metrics(_NO_ERRORS, _NO_ERRORS, records.TrainErrors(None, None, None), None),
     None,
 )
+REPLACES = "replaces"
+"""In the checkpoint of a forced run, the record that it is to replace: by that it is told from one begun before."""
 KERNEL = (11, 11)  # pixels, section 3.5
 TRAIN_IMAGES_EVALUATED = 50_000
 """Training images, evenly spaced, on which the final training error is taken; as many as ILSVRC's validation set."""
@@ -98,31 +99,59 @@ def run(wanted: Run, screen: Screen) -> Record | None:
     join(ranks, device)
     with ExitStack() as held:
         finished = ranks.decided(lambda: _begin(wanted, held))
-        if finished is not None:
+        if finished is not None and not ranks.decided(lambda: _weights_are_in_checkpoint(wanted, finished)):
             if ranks.first:
-                screen.skipped(finished)
+                screen.skipped(finished, _has_weights(wanted))
             return finished if ranks.first else None
         _check_weights(wanted, screen, ranks)
         data = open_data(config.data, lambda listing: _check_listed(config, listing))
         _check_data(config, len(data.train.labels), len(data.classes))
         _check_shared(config, data, ranks)
         training = _training(wanted, data, device, screen, ranks)
-        if ranks.first:
-            return _train(wanted, training, screen)
-        _follow(training)
-        return None
+        if not ranks.first:
+            _follow(training, finished)
+            return None
+        return _train(wanted, training, screen) if finished is None else _restore(wanted, training, finished, screen)
 
 
 def _begin(wanted: Run, held: ExitStack) -> Record | None:
     """Takes the run's place; the finished record, where there is one."""
     records.prepare_results(wanted.config.results_dir)
     held.enter_context(only_one(wanted))
-    return _finished(wanted)
+    with suppress(OSError):  # it can be read as it lies, and filing another one tells what is wrong
+        records.settle(wanted.folder)
+    finished = _finished(wanted)
+    if finished is not None and _has_weights(wanted) and _left_over(wanted):
+        checkpoint.delete(wanted.raw)
+    return finished
 
 
-def _follow(training: Training) -> None:
+def _has_weights(wanted: Run) -> bool:
+    return (wanted.raw / checkpoint.WEIGHTS).exists()
+
+
+def _weights_are_in_checkpoint(wanted: Run, finished: Record) -> bool:
+    """Whether a complete run lacks its weights, and the checkpoint of its last epoch is still there."""
+    if finished.status != records.COMPLETE or _has_weights(wanted):
+        return False
+    state = _left_over(wanted)
+    return state is not None and len(state["curve"]) == wanted.config.train.epochs
+
+
+def _restore(wanted: Run, training: Training, finished: Record, screen: Screen) -> Record:
+    """The weights of a complete run from its last checkpoint."""
+    training.run()
+    checkpoint.keep_weights(wanted.raw, training.network, _origin(wanted, training.data))
+    checkpoint.delete(wanted.raw)
+    screen.skipped(finished)
+    return finished
+
+
+def _follow(training: Training, finished: Record | None) -> None:
     """The part of a process that files nothing."""
     training.run()
+    if finished is not None:
+        return
     if not training.diverged:
         _measure(training)
 
@@ -167,7 +196,7 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
             status = records.DIVERGED if training.diverged else records.COMPLETE
             measured = _NOT_MEASURED if training.diverged else _measure(training)
         except KeyboardInterrupt:
-            if not _ended(wanted.folder):  # under `force` there may be a finished record
+            if not _standing(wanted):  # under `force` there may be a finished record
                 _file(wanted, training, records.STOPPED, _NOT_MEASURED, meter, tracker)
             screen.stopped(len(training.curve), training.saved)
             raise
@@ -184,13 +213,43 @@ def _ended(folder: Path) -> Record | None:
 
 def _finished(wanted: Run) -> Record | None:
     """The record of the same run, if it ended. UserError where the place is taken by a different one."""
-    record = None if wanted.config.force else _ended(wanted.folder)
+    record = None if wanted.config.force and not _has_replaced(wanted) else _ended(wanted.folder)
     if record is None:
         return None
     where = f"{wanted.folder}: there is a record"
     if records.config_hash(settings(record)) != wanted.config_hash:
         raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
     return record
+
+
+def _standing(wanted: Run) -> str:
+    """Names the record that a forced run would replace; empty where none has ended."""
+    try:
+        ended = _ended(wanted.folder) is not None
+    except UserError:  # damaged: it may have been whole
+        ended = True
+    return records.digest(wanted.folder) if ended else ""
+
+
+def _has_replaced(wanted: Run) -> bool:
+    """Whether a forced run was killed after it filed its record, before it removed its checkpoint."""
+    state = _own_checkpoint(wanted) if _has_weights(wanted) else None
+    return state is not None and REPLACES in state and _standing(wanted) not in ("", state[REPLACES])
+
+
+def _left_over(wanted: Run) -> dict[str, Any] | None:
+    """The checkpoint of the run whose record stands; None where it is of a forced run that is to replace it."""
+    state = _own_checkpoint(wanted)
+    return None if state is None or state.get(REPLACES) == _standing(wanted) else state
+
+
+def _own_checkpoint(wanted: Run) -> dict[str, Any] | None:
+    """What the checkpoint holds, if it can be read and is of this configuration."""
+    try:
+        checkpoint.settle(wanted.raw, lambda text: None)
+        return checkpoint.load(wanted.raw, {"config": wanted.config_hash})
+    except UserError:
+        return None
 
 
 def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
@@ -200,7 +259,7 @@ def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
     data = wanted.config.data
     left_out = check(wanted.init_from, wanted.config, lambda: class_count(data), new_classes=True)
     if left_out and ranks.first:
-        screen.warning(escape(left_out))
+        screen.warning(left_out)
 
 
 def _check_listed(config: Config, listing: Listing) -> None:
@@ -235,10 +294,10 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     threads.take()
     memory.keep_freed(device)
     memory.reset_peak(device)
-    if config.force:
-        ranks.decided(lambda: checkpoint.delete(wanted.raw))
     identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
     identity["numerics"] = numerics or ""
+    if config.force:
+        identity[REPLACES] = ranks.decided(lambda: _standing(wanted))
     network = build(config, len(data.classes))
     if wanted.init_from is not None:
         load_into(wanted.init_from, network, new_classes=True)
@@ -273,13 +332,16 @@ def _both(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
 def _file(
     wanted: Run, training: Training, status: str, measured: _Measured, meter: LoadMeter, tracker: Tracker
 ) -> Record:
-    """Files the record of a run; one that has ended leaves its weights in place of its checkpoint."""
+    """Files the record of a run; before it, one that has ended leaves its weights, and no checkpoint after it."""
     metrics, correct = measured
     record = _record(wanted, training, status, metrics, meter, tracker.run_id)
     kernels = _kernels(training.network) if status == records.COMPLETE else None
+    ended = status != records.STOPPED
+    if ended:
+        checkpoint.keep_weights(wanted.raw, training.network, _origin(wanted, training.data))
     records.write(wanted.folder, record, training.curve, correct, kernels)
-    if status != records.STOPPED:
-        checkpoint.finish(wanted.raw, training.network, _origin(wanted, training.data))
+    if ended:
+        checkpoint.delete(wanted.raw)
     return record
 
 

@@ -238,7 +238,7 @@ def test_a_truncated_checkpoint(stopped: Path, refuse: Refuse, words: list[str],
 
 def test_a_checkpoint_of_another_configuration(stopped: Path, refuse: Refuse) -> None:
     state = torch.load(stopped, weights_only=True)
-    torch.save(state | {"config": "another"}, stopped)
+    checkpoint.save(stopped.parent, state | {"config": "another"})
     error = refuse()
     assert f"{stopped}: the checkpoint is of another configuration" in error
     assert "force=true" in error

@@ -27,7 +27,7 @@ class Screen:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.epochs, self.force = 0, False
+        self.epochs = 0
 
     def __enter__(self) -> "Screen":
         return self
@@ -37,7 +37,7 @@ class Screen:
 
     def begin(self, title: str, training: Training) -> None:
         """Says what runs, and from which epoch."""
-        self.epochs, self.force = training.config.train.epochs, training.config.force
+        self.epochs = training.config.train.epochs
         self.console.print(f"[bold]{escape(title)}[/]: {training.device.type}, {training.config.train.precision.name}")
         if training.curve:
             self.console.print(f"going on after epoch {len(training.curve)} of {self.epochs}")
@@ -69,7 +69,7 @@ class Screen:
 
     def warning(self, text: str) -> None:
         """One yellow line."""
-        self.console.print(f"[yellow]warning:[/] {text}")
+        self.console.print(f"[yellow]warning:[/] {escape(text)}")
 
     def evaluating(self) -> None:
         """Ends the bar; ten crops take a while."""
@@ -77,13 +77,14 @@ class Screen:
         if self.console.is_terminal:
             self.console.print("measuring centre and ten crops ...")
 
-    def skipped(self, record: Record) -> None:
-        """A run that was there already."""
-        self.console.print(f"{record.folder}: done already ({record.status}); force=true runs it again", markup=False)
+    def skipped(self, record: Record, weights: bool = True) -> None:
+        """A run that was there already; its weights may be gone."""
+        without = "" if weights else ", but without its weights"
+        told = f"{record.folder}: done already ({record.status}){without}; force=true runs it again"
+        self.console.print(told, markup=False)
 
     def stopped(self, done: int, saved: int) -> None:
         """Ctrl-C, after so many epochs, of which the checkpoint has so many."""
         self.bar.stop()
         goes_on = "goes on from there" if saved == done else f"goes on after epoch {saved}"
-        again = "starts over (force=true)" if self.force else goes_on
-        self.console.print(f"stopped after epoch {done} of {self.epochs}: the same command {again}")
+        self.console.print(f"stopped after epoch {done} of {self.epochs}: the same command {goes_on}")

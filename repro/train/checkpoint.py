@@ -1,35 +1,74 @@
-"""Where a killed run goes on: one file an epoch, replaced atomically; and the weights that a run leaves."""
+"""Where a killed run goes on: one file an epoch and the one before it; and the weights that a run leaves.
 
+A checkpoint is a file of `torch.save` with the SHA-256 of its bytes behind them, which `torch.load` passes over.
+"""
+
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
 from repro.errors import RunFailure, UserError
+from repro.files import sync_folder
 from repro.model import Network
 from repro.weights.own import Origin, to_bytes
 
-NAME = "checkpoint.pt"
+NAME, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
 WEIGHTS = "weights.safetensors"
+PARTS = {"network": dict, "optimizer": dict, "schedule": dict, "curve": list}
+"""What every checkpoint holds, besides what it must agree with."""
+_DIGEST = hashlib.sha256().digest_size
+_PIECE = 2**20  # bytes
+_REMEDY = "delete it to start over, or give force=true"
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return any((folder / name).exists() for name in (NAME, BEFORE))
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replaces the checkpoint of a run. RunFailure where the disk is full or read-only."""
-    _replace(folder / NAME, lambda file: torch.save(state, file))
+    """Adds the checkpoint of a run, and keeps the one before it. RunFailure where the disk is full or read-only.
+
+    A kill or a full disk in the middle leaves that one alone, which is what `settle` then finds.
+    """
+    if (folder / NAME).exists():
+        (folder / NAME).replace(folder / BEFORE)
+    _replace(folder / NAME, lambda file: _write(state, file))
 
 
-def finish(folder: Path, network: Network, origin: Origin) -> None:
-    """Keeps the weights of a run that has ended, with what using them needs, and removes its checkpoint."""
+def keep_weights(folder: Path, network: Network, origin: Origin) -> None:
+    """Keeps the weights of a run that has ended, with what using them needs. RunFailure as above."""
     content = to_bytes(network, origin)
     _replace(folder / WEIGHTS, lambda file: file.write(content))
-    delete(folder)
+
+
+class _Hashed:
+    """A file that is written once from its beginning to its end, and the SHA-256 of that."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sum = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.sum.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write(state: dict[str, Any], file: IO[bytes]) -> None:
+    hashed = _Hashed(file)
+    torch.save(state, cast(IO[bytes], hashed))
+    file.write(hashed.sum.digest())
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -37,6 +76,7 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -45,24 +85,73 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise RunFailure(f"{path}: cannot be written ({reason}): {remedy}") from error
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_suffix(".tmp")
+
+
+def settle(folder: Path, warn: Callable[[str], object]) -> None:
+    """Puts the newest whole checkpoint in its place, and warns where that is not the last one.
+
+    UserError where none is whole. By one process, before others read it.
+    """
+    newest, before = folder / NAME, folder / BEFORE
+    damaged = newest.exists() and not _is_whole(newest)
+    if newest.exists() and not damaged:
+        return
+    if before.exists() and _is_whole(before):
+        before.replace(newest)
+        sync_folder(folder)
+        if damaged:
+            warn(f"{newest}: the checkpoint is damaged, the run goes on from the one before it")
+    elif damaged or before.exists():
+        raise _damaged(newest if damaged else before)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file's last bytes are the SHA-256 of all others."""
+    sum, left = hashlib.sha256(), path.stat().st_size - _DIGEST
+    with path.open("rb") as file:
+        while left > 0 and (piece := file.read(min(left, _PIECE))):
+            sum.update(piece)
+            left -= len(piece)
+        return left == 0 and file.read() == sum.digest()
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: the checkpoint is damaged and cannot be read: {_REMEDY}")
+
+
 def load(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
-    """The checkpoint of a run, or None where there is none.
+    """The checkpoint of a run, or None where there is none; see `settle`.
 
     `identity` holds what it must agree with. UserError where it does not, or where the file cannot be read.
     """
+    state = read(folder)
+    if state is not None and {key: state.get(key) for key in identity} != identity:
+        raise UserError(
+            f"{folder / NAME}: the checkpoint is of another configuration, other images or other code: {_REMEDY}"
+        )
+    return state
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, of whatever run it is; None where there is none. UserError where it cannot be read."""
     path = folder / NAME
     if not path.exists():
         return None
-    remedy = "delete it to start over, or give force=true"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes torch and pickle raise
-        raise UserError(f"{path}: the checkpoint is damaged and cannot be read: {remedy}") from error
-    if not isinstance(state, dict) or {key: state.get(key) for key in identity} != identity:
-        raise UserError(f"{path}: the checkpoint is of another configuration, other images or other code: {remedy}")
+        raise _damaged(path) from error
+    if not isinstance(state, dict):
+        raise _damaged(path)
+    for part, kind in PARTS.items():
+        if not isinstance(state.get(part), kind):
+            raise UserError(f"{path}: the checkpoint has no {part}: {_REMEDY}")
     return state
 
 
 def delete(folder: Path) -> None:
-    """Removes a checkpoint that is no longer needed."""
-    (folder / NAME).unlink(missing_ok=True)
+    """Removes checkpoints that are no longer needed, the last one last, and what a kill left of their writing."""
+    for path in (_temporary(folder / NAME), _temporary(folder / WEIGHTS), folder / BEFORE, folder / NAME):
+        path.unlink(missing_ok=True)

@@ -93,24 +93,40 @@ class Training:
         self.save_due = 0.0  # by the clock of `time.perf_counter`
 
     def resume(self) -> None:
-        """Takes up the last checkpoint, if there is one.
+        """Takes up the last checkpoint, if there is one; of something else, `force` passes it over.
 
         UserError where it is damaged or of something else, and where processes found different images or checkpoints.
         """
-        state = checkpoint.load(self.folder, self.identity)
+        state = self._checkpoint()
         if state is not None:
-            with advised(self.config, None):
-                self.network.load_state_dict(state["network"])
-                self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.restore(state["schedule"])
-            self.curve = state["curve"]
-            self.saved = len(self.curve)
-            self.branched_from = state.get("branched_from")
-            threads.take(state.get("threads"))
+            try:
+                with advised(self.config, None):
+                    self._take(state)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                place = self.folder / checkpoint.NAME
+                raise UserError(f"{place}: the checkpoint lacks a part of this run's state: delete it") from error
         own = self.identity, len(self.curve)
         if self.ranks.decided(lambda: own) != own:
             remedy = "give all processes the same images and results_dir, on a disk that they share"
             raise UserError(f"process {self.ranks.rank} has other images or checkpoints than process 0: {remedy}")
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        try:
+            self.ranks.decided(lambda: checkpoint.settle(self.folder, self.on_warning))
+            return checkpoint.load(self.folder, self.identity)
+        except UserError:
+            if not self.config.force:
+                raise
+            return None  # it is replaced by this run's first
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.restore(state["schedule"])
+        self.curve = state["curve"]
+        self.saved = len(self.curve)
+        self.branched_from = state.get("branched_from")
+        threads.take(state.get("threads"))
 
     def run(self) -> None:
         """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""

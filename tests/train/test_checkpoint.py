@@ -10,18 +10,24 @@ from safetensors.torch import load_file
 from repro.errors import RunFailure, UserError
 from repro.train import checkpoint
 from repro.weights.own import Origin
+from tests.interrupting import Kill, interrupt
 from tests.tiny import make_training, tiny_config
 
 IDENTITY = {"config": "c0ffee", "data": "beef"}
-STATE = IDENTITY | {"weights": torch.arange(3.0), "curve": [{"epoch": 1, "val_top1": 50.0, "events": "x"}]}
+STATE = IDENTITY | {
+    "network": {"conv1": torch.arange(3.0)},
+    "optimizer": {},
+    "schedule": {},
+    "curve": [{"epoch": 1, "val_top1": 50.0, "events": "x"}],
+}
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "run", STATE)
     loaded = checkpoint.load(tmp_path / "run", IDENTITY)
     assert loaded is not None
-    assert torch.equal(loaded.pop("weights"), torch.arange(3.0))
-    assert loaded == {key: STATE[key] for key in ("config", "data", "curve")}
+    assert torch.equal(loaded.pop("network")["conv1"], torch.arange(3.0))
+    assert loaded == {key: value for key, value in STATE.items() if key != "network"}
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
 
 
@@ -43,7 +49,65 @@ def test_a_truncated_checkpoint_is_refused(kept: int, tmp_path: Path) -> None:
     path = tmp_path / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"checkpoint\.pt: .*damaged.* force=true"):
-        checkpoint.load(tmp_path, IDENTITY)
+        checkpoint.settle(tmp_path, pytest.fail)
+
+
+def flip_a_bit(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.999])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(place: float, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, STATE | {"curve": [1]})
+    checkpoint.save(tmp_path, STATE | {"curve": [1, 2]})
+    flip_a_bit(tmp_path / checkpoint.NAME, place)
+    warnings: list[str] = []
+    checkpoint.settle(tmp_path, warnings.append)
+    loaded = checkpoint.load(tmp_path, IDENTITY)
+    assert loaded is not None
+    assert loaded["curve"] == [1]
+    assert len(warnings) == 1
+    assert f"{tmp_path / checkpoint.NAME}: the checkpoint is damaged" in warnings[0]
+
+
+def test_the_one_before_it_is_not_given_up_for_a_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, STATE | {"curve": [epoch]})
+    flip_a_bit(tmp_path / checkpoint.NAME, 0.5)
+    checkpoint.settle(tmp_path, lambda _: None)
+    with monkeypatch.context() as patch:
+        interrupt(patch, torch, "save", 1, Kill())
+        with pytest.raises(Kill):
+            checkpoint.save(tmp_path, STATE)
+    checkpoint.settle(tmp_path, pytest.fail)
+    assert (checkpoint.load(tmp_path, IDENTITY) or {})["curve"] == [1]
+
+
+@pytest.mark.parametrize("names", [[checkpoint.NAME], [checkpoint.NAME, checkpoint.BEFORE], [checkpoint.BEFORE]])
+def test_damaged_checkpoints_without_a_whole_one_are_refused(names: list[str], tmp_path: Path) -> None:
+    for name in reversed(names):  # the newest last
+        checkpoint.save(tmp_path, STATE)
+        (tmp_path / checkpoint.NAME).rename(tmp_path / name)
+        flip_a_bit(tmp_path / name, 0.5)
+    with pytest.raises(UserError, match=rf"{names[0]}: the checkpoint is damaged.* force=true"):
+        checkpoint.settle(tmp_path, pytest.fail)
+
+
+def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    for part in ("network", "optimizer", "schedule", "curve"):
+        checkpoint.save(tmp_path, {key: value for key, value in STATE.items() if key != part})
+        with pytest.raises(UserError, match=rf"checkpoint\.pt: the checkpoint has no {part}"):
+            checkpoint.load(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("part", ["network", "optimizer", "schedule"])
+def test_a_part_that_is_empty_is_refused(part: str, tmp_path: Path) -> None:
+    training = make_training(tiny_config(), tmp_path)
+    checkpoint.save(tmp_path, training.state() | {part: {}})
+    with pytest.raises(UserError, match=r"checkpoint\.pt: the checkpoint lacks a part"):
+        training.resume()
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
@@ -71,6 +135,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(RunFailure, match="make room"):
         checkpoint.save(tmp_path, STATE | {"epoch": 2})
+    checkpoint.settle(tmp_path, pytest.fail)
     assert checkpoint.load(tmp_path, IDENTITY) is not None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
@@ -85,7 +150,8 @@ def test_the_end_of_a_run_keeps_its_weights_only(tmp_path: Path) -> None:
     training = make_training(tiny_config(), tmp_path)
     training.run()
     assert (tmp_path / checkpoint.NAME).exists()
-    checkpoint.finish(tmp_path, training.network, Origin("here", {}, ("a", "b"), {}))
+    checkpoint.keep_weights(tmp_path, training.network, Origin("here", {}, ("a", "b"), {}))
+    checkpoint.delete(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.WEIGHTS]
     weights = load_file(tmp_path / checkpoint.WEIGHTS)
     assert weights.keys() == training.network.state_dict().keys()
