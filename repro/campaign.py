@@ -1,4 +1,4 @@
-"""The runs of a suite one after another, most wanted first, within a time: `python -m repro.run suite=gpu minutes=9`.
+"""The runs of a suite or a sweep, most wanted first, within a time: `python -m repro.run suite=gpu minutes=9`.
 
 A run begins only if it would end in time. How long it takes is known from its other seeds, else from the setup's
 other runs (their median an epoch), as these were measured on this device. Where nothing was measured, or the run has a
@@ -21,28 +21,26 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any, NamedTuple
 
+from rich.console import Console
+from rich.progress import track
+
 from repro import record as records
-from repro import runner, suites
+from repro import runner, suites, sweep
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words
-from repro.config import Config
 from repro.errors import Taken, UserError
 from repro.experiments import compose
 from repro.pace import Clock, Timings, span, timings_of
 from repro.ranks import from_environment
-from repro.report.end import against_baseline
+from repro.report.end import of_sweep
 from repro.report.terminal import Screen
 from repro.request import request
 from repro.runner import Run
 from repro.train import checkpoint
 from repro.train.loop import Progress, Training
 
-LOOKS_SKIPPED = 2
-"""Looks at a run's first steps that tell nothing about the others: kernels are compiled and chosen in them."""
-SECONDS_WATCHED = 5.0
-"""Steps of fewer seconds tell nothing either: a neighbour may just have begun."""
-EPOCHS_OF_END = 2
-"""Ten crops of all validation images and the centres of the training images take about as long as so many epochs."""
+MANY = 100
+"""Runs from which on reading their configurations takes long enough for a bar."""
 RUN = str(Path(__file__).with_name("run.py"))
 
 
@@ -63,13 +61,11 @@ Branches = Mapping[Path, Sequence[Run]]
 class Watch(Screen):
     """The terminal of a run, which ends it where its own steps say that it would take too long."""
 
-    def __init__(self, clock: Clock, run: Run, branches: Sequence[Run]) -> None:
-        super().__init__()
+    def __init__(self, clock: Clock, run: Run, branches: Sequence[Run], place: str) -> None:
+        super().__init__(place)
         self.run, self.branches = run, branches
         self.shared: dict[int, list[Run]] = {}
-        self.clock, self.looks, self.skipped_one = clock, 0, False
-        self.started, self.fresh = time.monotonic(), True
-        self.first = (0.0, 0)
+        self.clock, self.skipped_one = clock, False
         self.training: Training | None = None
 
     def __exit__(self, *error: object) -> None:
@@ -81,11 +77,11 @@ class Watch(Screen):
         """Silent: a suite says once how many are done."""
         self.skipped_one = True
 
-    def begin(self, title: str, training: Training) -> None:
-        """Notes whether this is the run's whole length, and after which epochs other runs branch from it."""
-        self.fresh, self.training = not training.curve, training
+    def begin(self, training: Training) -> None:
+        """Notes after which epochs other runs branch from it."""
+        self.training = training
         self.shared = epochs_shared(self.run, self.branches, len(training.train_split.labels))
-        super().begin(title, training)
+        super().begin(training)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Leaves the state of this epoch to the runs that go on from it."""
@@ -97,21 +93,15 @@ class Watch(Screen):
     def progress(self, step: Progress) -> None:
         """Raises OutOfTime where the rest, the last evaluation included, takes longer than there is time."""
         super().progress(step)
-        done, now = step.epoch * step.steps + step.step + 1, time.monotonic()
-        self.looks += 1
-        if self.looks <= LOOKS_SKIPPED:
-            self.first = (now, done)
-            return
-        if now - self.first[0] < SECONDS_WATCHED:
-            return
-        pace = (now - self.first[0]) / (done - self.first[1])
-        rest = pace * ((self.epochs + EPOCHS_OF_END) * step.steps - done)
-        if rest > self.clock.left:
-            raise OutOfTime(rest, now - self.started + rest if self.fresh else None)
+        if self.rest is not None and self.rest > self.clock.left:
+            whole = time.monotonic() - self.started + self.rest
+            raise OutOfTime(self.rest, whole if self.fresh else None)
 
 
 def start(words: Sequence[str], started: float) -> int:
-    """Runs a suite from the words of a command line and says what is left; returns the exit code.
+    """Runs a suite or a sweep from the words of a command line; returns the exit code.
+
+    Says first what it is, and at last what came out and what is left.
 
     `started` is when the command began, on `time.monotonic`'s clock. Raises UserError where a word means nothing.
     """
@@ -121,15 +111,28 @@ def start(words: Sequence[str], started: float) -> int:
         raise UserError(f"at_once={own['at_once']}: must be a whole number")
     if from_environment().count > 1 and {"minutes", "at_once"} & {word.partition("=")[0] for word in words}:
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
+    chosen = suites.chosen(words)
+    name, first = "sweep" if chosen is None else f"suite={chosen}", from_environment().first
+    if first:
+        _say(sweep.told(name, suites.runs(rest)))
     wanted, refused, branches = requests(rest)
     for reason in refused:
         print(f"error: {reason}", file=sys.stderr)
     if (math.isfinite(clock.deadline) or at_once > 1) and any(run.config.force for run in wanted):
         raise UserError("force=true with minutes= or at_once= makes runs over and over: choose another results_dir")
+    if first:
+        _say(_outlook(wanted))
     code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, branches, clock)
-    if code != 130 and from_environment().first:
-        print(summary(str(suites.chosen(words)), wanted, 60 * float(own["minutes"])))
+    if code != 130 and first:
+        Console(highlight=False).print(of_sweep([run.folder for run in wanted]))
+        print(summary(name, wanted, 60 * float(own["minutes"])))
     return max(code, 2 if refused else 0)
+
+
+def _say(lines: Sequence[str]) -> None:
+    screen = Screen()
+    for line in lines:
+        screen.say(line, indent=11)
 
 
 def _positive(key: str, own: dict[str, str]) -> float:
@@ -158,7 +161,11 @@ def requests(words: Sequence[str]) -> Requests:
     wanted: list[Run] = []
     refused: dict[str, None] = {}
     branches: dict[Path, list[Run]] = {}
-    for words_of_run, words_of_base in suites.runs(words).items():
+    asked, console = suites.runs(words), Console(stderr=True)
+    hidden = len(asked) < MANY or not console.is_terminal
+    for words_of_run, words_of_base in track(
+        asked.items(), "reading configurations", console=console, transient=True, disable=hidden
+    ):
         try:
             wanted.append(_request(words_of_run))
             if words_of_base is not None:
@@ -169,7 +176,7 @@ def requests(words: Sequence[str]) -> Requests:
 
 
 def _request(words: tuple[str, ...]) -> Run:
-    """A run; seeds of one arm are composed once, for a composition takes a tenth of a second."""
+    """A run; seeds of one arm are composed once."""
     seeds = [word.removeprefix("seed=") for word in words if word.startswith("seed=")]
     config = _composed(tuple(word for word in words if not word.startswith("seed=")))
     if seeds and not seeds[0].isdecimal():
@@ -178,36 +185,33 @@ def _request(words: tuple[str, ...]) -> Run:
     return request(config, words, (RUN, *words), lambda text: print(f"warning: {text}", file=sys.stderr))
 
 
-@cache
-def _composed(words: tuple[str, ...]) -> Config:
-    return compose(words)
+_composed = cache(sweep.composed)
 
 
 def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
     """Makes the runs that are not done, as long as there is time; returns the highest exit code."""
     codes = [0]
-    for run in wanted:
-        codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock)))
+    for number, run in enumerate(wanted, 1):
+        place = f"{number} of {len(wanted)}"
+        codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock, place)))
         # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
         if codes[-1] == 130 or (codes[-1] and from_environment().count > 1):
             break
     return max(codes)
 
 
-def _make(run: Run, branches: Sequence[Run], clock: Clock) -> None:
+def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str) -> None:
     """One run, unless it is done, another process makes it, or it would not end in time."""
     timings = timings_of(run)
     if not _is_done(run) and not _fits(run, timings, clock):
         return
-    started, screen = time.monotonic(), Watch(clock, run, branches)
+    screen = Watch(clock, run, branches, place)
     try:
         with screen:
             record = runner.run(run, screen)
             if record is None or screen.skipped_one:
                 return
-            if screen.fresh and record.status == records.COMPLETE:
-                timings.add(run, time.monotonic() - started)
-            screen.console.print(against_baseline(record, run.config.results_dir, run.command[1:]))
+            screen.ended(run, record)
     except Taken:
         return
     except OutOfTime as error:
@@ -229,10 +233,20 @@ def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
     return (timings.estimate(run) or 0.0) <= clock.left
 
 
+def _outlook(wanted: Sequence[Run]) -> list[str]:
+    """How many runs are done already, and how long the others take by what was measured; nothing where neither is."""
+    left = [run for run in wanted if not _is_done(run)]
+    done = f"{len(wanted) - len(left)} of {len(wanted)} are done already" if len(left) < len(wanted) else ""
+    known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]
+    work = f"{span(sum(known))} of work in {len(known)} of them, as measured here" if known else ""
+    text = "; ".join(filter(None, (done, work)))
+    return [f"  {text}"] if text else []
+
+
 def summary(name: str, wanted: Sequence[Run], seconds: float) -> str:
     """How many runs are done, how long the others take by what was measured, and how to go on."""
     left = [run for run in wanted if not _is_done(run)]
-    told = f"suite={name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
+    told = f"{name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
     if not left:
         return told
     known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from repro.errors import RunFailure, UserError
 
@@ -28,7 +29,7 @@ def exit_code(command: Callable[[], None]) -> int:
 
 def _check_working_folder() -> None:
     try:
-        os.getcwd()
+        Path.cwd()
     except FileNotFoundError as error:
         raise UserError("the working folder no longer exists: cd to one that does") from error
 

@@ -77,13 +77,20 @@ class LoadMeter:
         return Load(self.start, end, passed["steal"] / whole, others / whole)
 
 
+def device_name(device: str) -> str:
+    """Model of the processor behind `cpu`, `cuda` or `cuda:N`."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _cpu_model()
+
+
 def capture_machine(device: str, processes: int = 1) -> Machine:
     """What `device` (`cpu`, `cuda`, `cuda:N`) of each of the processes is, and the software under it."""
     import torch
 
     kind = torch.device(device).type
     return Machine(
-        device=torch.cuda.get_device_name(device) if kind == "cuda" else _cpu_model(),
+        device=device_name(device),
         device_type=kind,
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),

@@ -123,7 +123,9 @@ def _print_table(result: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "crops" else "right")
     for mode in CROP_MODES:
         top1, top5, loss = result[mode].values()
-        table.add_row(mode.replace("_", " "), f"{top1:.2f}", "not measured" if top5 is None else f"{top5:.2f}", f"{loss:.4f}")
+        table.add_row(
+            mode.replace("_", " "), f"{top1:.2f}", "not measured" if top5 is None else f"{top5:.2f}", f"{loss:.4f}"
+        )
     console = Console(width=max(80, min(120, Console().width)), highlight=False)
     console.print(table)
     where = f"{result['device']}, {result['precision']}"

@@ -1,4 +1,4 @@
-"""How long the runs of a suite take on this device, and how long there is."""
+"""How long runs take on this device, by those made before and by a run's own steps, and how long there is."""
 
 import json
 import os
@@ -9,14 +9,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repro.environment import capture_machine
+from repro.environment import device_name
 from repro.ranks import from_environment
-from repro.runner import Run
 from repro.train.device import choose_device
 
+if TYPE_CHECKING:
+    from repro.runner import Run
+
 FILE = "suite_seconds.jsonl"  # in the results folder's raw/
+LOOKS_SKIPPED = 2
+"""Looks at a run's first steps that tell nothing about the others: kernels are compiled and chosen in them."""
+SECONDS_WATCHED = 5.0
+"""Steps of fewer seconds tell nothing either: a neighbour may just have begun."""
+EPOCHS_OF_END = 2
+"""Ten crops of all validation images and the centres of the training images take about as long as so many epochs."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,26 @@ class Clock:
         return self.deadline - time.monotonic()
 
 
+class Pace:
+    """How fast the steps of a run go, by looks at how many are done."""
+
+    def __init__(self) -> None:
+        self._looks, self._first = 0, (0.0, 0)
+
+    def look(self, done: int) -> float | None:
+        """Seconds that a step takes, the validations among them included; None while too few have been seen."""
+        now = time.monotonic()
+        self._looks += 1
+        if self._looks <= LOOKS_SKIPPED:
+            self._first = (now, done)
+            return None
+        seconds = now - self._first[0]
+        return None if seconds < SECONDS_WATCHED else seconds / (done - self._first[1])
+
+
 @dataclass(frozen=True)
 class Timings:
-    """How long runs took, start and end included: a file to which every process of a suite adds a line a run.
+    """How long runs took, start and end included: a file to which every process adds a line a run.
 
     What a run would take, by its first steps, counts for the process that saw them only: another call looks again.
     """
@@ -41,7 +66,7 @@ class Timings:
     path: Path
     device: str
 
-    def add(self, run: Run, seconds: float, guess: bool = False) -> None:
+    def add(self, run: "Run", seconds: float, guess: bool = False) -> None:
         """Appends what a whole run took, or would have."""
         config = run.config
         same = {"device": self.device, "setup": config.setup, "config_hash": run.config_hash}
@@ -49,7 +74,7 @@ class Timings:
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no result depends on it
             file.write(json.dumps(line) + "\n")
 
-    def estimate(self, run: Run) -> float | None:
+    def estimate(self, run: "Run") -> float | None:
         """Seconds that a whole run takes: as its latest seed did, else at the pace of the setup's other runs."""
         same = (self.device, run.config.setup)
         lines = [line for line in self._read() if (line["device"], line["setup"]) == same]
@@ -68,16 +93,18 @@ class Timings:
                 continue  # a kill cut it off
 
 
-def timings_of(run: Run) -> Timings:
+def timings_of(run: "Run") -> Timings:
     """Those of the device that a run computes on."""
     return Timings(Path(run.config.results_dir) / "raw" / FILE, _device(run.config.train.device))
 
 
 @cache
 def _device(name: str) -> str:
-    return capture_machine(str(choose_device(name, from_environment()))).device
+    return device_name(str(choose_device(name, from_environment())))
 
 
 def span(seconds: float) -> str:
     """In words."""
-    return f"about {seconds / 3600:.1f} hours" if seconds >= 5400 else f"about {max(1, round(seconds / 60))} minutes"
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} second{'' if round(seconds) <= 1 else 's'}"
+    return f"about {seconds / 3600:.1f} hours" if seconds >= 5400 else f"about {round(seconds / 60)} minutes"

@@ -4,13 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import OmegaConf
 
 from repro import naming
 from repro.config import Config, Precision
-from repro.experiments import chosen_ablations
+from repro.experiments import chosen_ablations, plain
 from repro.ranks import from_environment
 from repro.record import config_hash
 from repro.runner import Run
@@ -31,8 +28,7 @@ def request(config: Config, words: Sequence[str], command: Sequence[str], warn: 
     config = resolved(config, device, warn if ranks.first else lambda text: None)
     auto = resolve(Precision.auto, device)
     label, difference = naming.identify(config, chosen_ablations(words), auto)
-    plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
-    return Run(config, label, difference, plain, config_hash(naming.settings(config)), command, path)
+    return Run(config, label, difference, plain(config), config_hash(naming.settings(config)), command, path)
 
 
 def _at_size_of_weights(config: Config, words: Sequence[str]) -> tuple[Config, Path | None]:

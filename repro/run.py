@@ -6,6 +6,7 @@ begins no run that would not end in that time, and the same command goes on.
 """
 
 import os
+import shutil
 import sys
 import textwrap
 import time
@@ -36,6 +37,9 @@ The choices, explained in experiments/README.md:
 
 {choices}
 
+  --help ablations          each with its question; so recipes, setups, suites, claims
+  --help ablation=no_lrn    all about one: what it changes, what was published, what the records here show
+
 All keys and their values: python -m repro.run --cfg job"""
 
 _codes: list[int] = []
@@ -45,7 +49,7 @@ _codes: list[int] = []
 def main() -> None:
     """Composes the configuration with Hydra and runs the job, or each job of a sweep."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_HELP.format(choices="\n".join(map(_choices, (*experiments.GROUPS, "suite")))))
+        print(_help([word for word in sys.argv[1:] if not word.startswith("-")]))
         return
 
     started = time.monotonic()
@@ -55,16 +59,11 @@ def main() -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
     try:
-        if _is_suite(sys.argv[1:]):
+        if _sweeps_here(sys.argv[1:]):
             from repro import campaign
 
             _codes.append(campaign.start(experiments.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
         else:
-            for word in sys.argv[1:]:
-                if word.partition("=")[0] in suites.OWN_WORDS:
-                    raise UserError(
-                        f"{word} is for a suite that this process makes: suite=NAME without Hydra's options"
-                    )
             _start_hydra(experiments.normalise_arguments(suites.expand(sys.argv[1:])))
         leave()
     except (HydraException, OmegaConfBaseException) as error:
@@ -76,10 +75,30 @@ def main() -> None:
         raise UserError(f"{error.filename}: cannot be written ({error.strerror}): {remedy}") from error
 
 
-def _is_suite(words: Sequence[str]) -> bool:
-    """Whether this process makes a suite's runs; with a launcher or another option of Hydra's, Hydra sweeps."""
+def _help(words: Sequence[str]) -> str:
+    if words:
+        from repro.report import help as pages
+
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        if page := pages.text(words, width):
+            return page
+    return _HELP.format(choices="\n".join(map(_choices, (*experiments.GROUPS, "suite"))))
+
+
+def _sweeps_here(words: Sequence[str]) -> bool:
+    """Whether this process makes the runs of a suite or a sweep; Hydra does with its options, launchers and patterns.
+
+    Raises UserError where the others are given words that only a suite has.
+    """
     options = [word for word in words if word.startswith(("-", "hydra")) and word not in ("-m", "--multirun")]
-    return suites.chosen(words) is not None and not options
+    suite = suites.chosen(words) is not None
+    if suite and not options:
+        return True
+    for word in words:
+        if word.partition("=")[0] in suites.OWN_WORDS:
+            raise UserError(f"{word} is for a suite that this process makes: suite=NAME without Hydra's options")
+    patterns = [word for word in words if word.partition("=")[2].startswith(("glob(", "interval("))]
+    return bool({"-m", "--multirun"} & set(words)) and not suite and not options and not patterns
 
 
 def _start_hydra(words: Sequence[str]) -> None:
@@ -114,17 +133,18 @@ def _job(node: "DictConfig") -> None:
 
 def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from repro import runner
-    from repro.report.end import against_baseline
     from repro.report.terminal import Screen
     from repro.request import request
 
-    config, words = experiments.to_config(node), HydraConfig.get().overrides.task
-    with Screen() as screen:
-        record = runner.run(request(config, words, sys.argv, screen.warning), screen)
+    hydra, words = HydraConfig.get(), HydraConfig.get().overrides.task
+    with Screen(f"run {hydra.job.num + 1}" if hydra.mode is RunMode.MULTIRUN else "") as screen:
+        wanted = request(experiments.to_config(node), words, sys.argv, screen.warning)
+        record = runner.run(wanted, screen)
         if record is not None:
-            screen.console.print(against_baseline(record, config.results_dir, words))
+            screen.ended(wanted, record)
 
 
 if __name__ == "__main__":

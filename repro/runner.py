@@ -30,7 +30,7 @@ from repro.report.terminal import Screen
 from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory
 from repro.train.device import choose_device
-from repro.train.evaluation import evaluate, images_at_once
+from repro.train.evaluation import images_at_once
 from repro.train.loop import Training
 from repro.train.numerics import fingerprint
 from repro.train.out_of_memory import advised
@@ -103,8 +103,12 @@ def run(wanted: Run, screen: Screen) -> Record | None:
             if ranks.first:
                 screen.skipped(finished, _has_weights(wanted))
             return finished if ranks.first else None
+        if ranks.first:
+            screen.plan(wanted)
         _check_weights(wanted, screen, ranks)
         data = open_data(config.data, lambda listing: _check_listed(config, listing))
+        if ranks.first:
+            screen.images(config, data)
         _check_data(config, len(data.train.labels), len(data.classes))
         _check_shared(config, data, ranks)
         training = _training(wanted, data, device, screen, ranks)
@@ -186,7 +190,7 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
     """From the last checkpoint to the record."""
     meter = LoadMeter()
     with _tracker(wanted) as tracker:
-        screen.begin(str(wanted.folder), training)
+        screen.begin(training)
         for row in training.curve:
             tracker.log_epoch(row)
         training.on_epoch = _both(screen.epoch, tracker.log_epoch)
@@ -304,6 +308,7 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     training = Training(config, network, data, device, wanted.raw, identity, ranks=ranks)
     if ranks.first:
         training.on_progress, training.on_warning = screen.progress, screen.warning
+        training.on_evaluation = screen.evaluation
     training.resume()
     return training
 
@@ -366,12 +371,11 @@ def _origin(wanted: Run, data: ImageData) -> Origin:
 
 def _measure(training: Training) -> _Measured:
     """Both crop modes on the validation set, and the centre crops of the training set."""
-    network, pixels, config = training.network, training.pixels, training.config.train
-    ranks = training.ranks
-    with advised(training.config, images_at_once(config)):
-        centre = evaluate(network, training.data.val, pixels, config, ranks=ranks)
-        ten = evaluate(network, training.data.val, pixels, config, ten_crops=True, ranks=ranks)
-        train = evaluate(network, training.train_split, pixels, config, at_most=TRAIN_IMAGES_EVALUATED, ranks=ranks)
+    val = training.data.val
+    with advised(training.config, images_at_once(training.config.train)):
+        centre = training.evaluate("centre crops", val)
+        ten = training.evaluate("ten crops", val, ten_crops=True)
+        train = training.evaluate("training images", training.train_split, at_most=TRAIN_IMAGES_EVALUATED)
     metrics = records.Metrics(
         records.Errors(centre.top1, centre.top5),
         records.Errors(ten.top1, ten.top5),

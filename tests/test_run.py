@@ -131,7 +131,7 @@ def test_a_result_may_lie_in_a_folder_with_an_odd_name(
     folder = tmp_path / "my [bold] runs [/]"
     words = (*WORDS, f"data.root={images}", f"results_dir='{folder}'", "train.epochs=1")
     assert run_command(*words) == run_command(*words) == 0
-    assert capfd.readouterr().out.count(f"{folder}/runs/") == 2  # as it is: the brackets are not markup
+    assert capfd.readouterr().out.count(f"{folder}/runs/") == 4  # as it is: the brackets are not markup
 
 
 def test_another_way_to_compute_the_same_is_the_same_run(start: Start, results: Path, finished: Path) -> None:

@@ -307,8 +307,8 @@ def comparisons(records: Iterable[Record]) -> list[Comparison]:
     runs = list(records)
     groups, same = defaultdict(list), defaultdict(list)
     for run in runs:
-        groups[_alike(run), base_hash(run)].append(run)
-        same[_alike(run), config_hash(settings(run))].append(run)
+        groups[alike(run), base_hash(run)].append(run)
+        same[alike(run), config_hash(settings(run))].append(run)
     found = [_comparison(key[1], same[key], [run for run in group if own_keys(run)]) for key, group in groups.items()]
     return sorted(found, key=_section_order)
 
@@ -319,7 +319,8 @@ def _section_order(part: Comparison) -> tuple[Any, ...]:
     return part.setup, part.recipe, part.device_type, len(part.given), *rest
 
 
-def _alike(run: Record) -> tuple[str, ...]:
+def alike(run: Record) -> tuple[str, ...]:
+    """What runs must share to be compared, beside their settings."""
     machine = run.machine
     return run.setup, run.recipe, machine.device_type, machine.device, run.data.content_hash, run.numerics or ""
 

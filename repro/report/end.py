@@ -1,20 +1,23 @@
-"""What is shown at the end of a run: its errors, and the difference from its baseline or how to make one."""
+"""What is shown at the end of a run or a sweep: errors, differences from the baseline, verdicts, files."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repro import naming
 from repro import record as records
 from repro.config import Config
+from repro.errors import UserError
 from repro.experiments import BASELINE
 from repro.record import CENTRE, COMPLETE, TEN_CROPS, Record
 from repro.report.effects import (
+    MAIN,
     TOPS,
     Arm,
     Effect,
     Measure,
+    alike,
     at_chance,
     base_hash,
     own_keys,
@@ -24,37 +27,129 @@ from repro.report.effects import (
     settings,
 )
 from repro.report.tables import CROP_WORDS, number
+from repro.train import checkpoint
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.table import Table
 
 
-def against_baseline(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> "RenderableType":
-    """Final errors of a run, and the difference from the baseline's record of the same seed or how to make one.
+class End(NamedTuple):
+    """What is shown of a run: one line, a table that fits into 60 columns, and lines to be left whole."""
 
-    `words` are those of the run's command line. For a console with `soft_wrap`: the command stays on one line, to be
-    copied. Raises UserError where the baseline's record is damaged.
+    title: str
+    table: "Table"
+    lines: list[str]
+
+
+def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> End:
+    """Final errors of a run, the difference from the baseline's record of the same seed or how to make one, its files.
+
+    `words` are those of the run's command line. Raises UserError where the baseline's record is damaged.
     """
-    from rich.console import Group
     from rich.table import Table
 
     baseline, note = _baseline_of(run, results_dir, words) if own_keys(run) else (None, "")
     table = Table("error in %", "top-1", "top-5")
     if baseline:
-        table.add_column("baseline top-1")
-        table.add_column("difference, pp")
+        table.add_column("baseline")
+        table.add_column("difference")
     for mode in (TEN_CROPS, CENTRE):
-        errors = [_error(run, (mode, top)) for top in TOPS]
-        cells = [CROP_WORDS[mode], *(number(error, 2) or run.status for error in errors)]
+        cells = [CROP_WORDS[mode], *(_shown(run, (mode, top)) for top in TOPS)]
         if baseline:
-            other = _error(baseline, (mode, "top1"))
-            difference = None if errors[0] is None or other is None else errors[0] - other
-            cells += [number(other, 2), number(difference, 2, "+")]
+            difference = number(_difference(run, baseline, (mode, "top1")), 2, "+")
+            cells += [_shown(baseline, (mode, "top1")), f"{difference} pp"]
         table.add_row(*cells)
-    title = f"{run.setup}, recipe {run.recipe}, {run.ablation}, seed {run.seed}"
     if run.status == COMPLETE and at_chance(run):
-        note = f"did not learn: the loss is still that of guessing, ln({run.data.classes})"
-    return Group(title, table, note) if note else Group(title, table)
+        note = f"did not learn: its loss is no better than guessing among {run.data.classes} classes"
+    verdict = f"verdict: {_verdict(run, results_dir)}" if baseline else ""
+    title = f"{run.setup}, recipe {run.recipe}, {run.ablation}, seed {run.seed}"
+    return End(title, table, [line for line in (verdict, note, *_files(run, results_dir)) if line])
+
+
+def of_sweep(folders: Sequence[Path]) -> "Table":
+    """What came out of the runs of a sweep, whose folders these are, and the verdict on each ablation over its seeds.
+
+    Raises UserError where a record is damaged.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("ablation", "seed", "top-1 error", "difference", "verdict", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    arms = list(dict.fromkeys(folder.parent for folder in folders))
+    names, last = _short_names(arms), None
+    for folder in sorted(folders, key=lambda folder: arms.index(folder.parent)):
+        name, results_dir = names[folder.parent], folder.parents[4]
+        run = records.read(folder) if records.exists(folder) else None
+        cells = [folder.name.removeprefix("seed"), "not done", "", ""]
+        if run is not None:
+            baseline = _baseline_of(run, results_dir, ())[0] if own_keys(run) else None
+            difference = _difference(run, baseline, MAIN) if baseline else None
+            verdict = _verdict(run, results_dir) if own_keys(run) and folder.parent != last else ""
+            error = _shown(run, MAIN) + (" %" if run.status == COMPLETE else "")
+            cells = [str(run.seed), error, f"{difference:+.2f} pp" if difference is not None else "", verdict]
+        table.add_row(*map(Text, (name, *cells)))
+        last = folder.parent
+    return table
+
+
+def _short_names(arms: Sequence[Path]) -> dict[Path, str]:
+    """Names of ablations without what all of them share: keys set by hand, setup and recipe."""
+    labels = [arm.name.split("+") for arm in arms]
+    shared = set.intersection(*map(set, labels)) if len(arms) > 1 else set()
+    names = ["+".join(part for part in label if part not in shared) or BASELINE for label in labels]
+    if len({arm.parent for arm in arms}) > 1:
+        names = ["/".join((*arm.parts[-3:-1], name)) for arm, name in zip(arms, names, strict=True)]
+    return dict(zip(arms, names, strict=True))
+
+
+def _shown(run: Record, measure: Measure) -> str:
+    """An error, or why there is none."""
+    error = _error(run, measure)
+    if error is None:
+        return "not measured" if run.status == COMPLETE else run.status
+    return number(error, 2)
+
+
+def _difference(run: Record, baseline: Record, measure: Measure) -> float | None:
+    error, other = _error(run, measure), _error(baseline, measure)
+    return None if error is None or other is None else error - other
+
+
+def _verdict(run: Record, results_dir: str | Path) -> str:
+    """On a run's ablation, over all its seeds that are filed and have a baseline."""
+    try:
+        return _over_seeds(run, results_dir)
+    except UserError as error:  # the record of another seed is damaged: this run is not
+        return f"none: {error}"
+
+
+def _over_seeds(run: Record, results_dir: str | Path) -> str:
+    pairs = [(_baseline_of(other, results_dir, ())[0], other) for other in _seeds(run)]
+    whole = [(baseline, other) for baseline, other in pairs if baseline is not None]
+    if not whole:
+        return "no baseline to compare with"
+    effect = Effect(Arm(BASELINE, [baseline for baseline, _ in whole]), Arm(run.ablation, [arm for _, arm in pairs]))
+    mcnemar = effect.mcnemar[TEN_CROPS]
+    if effect.differences[MAIN].n != 1 or mcnemar is None:
+        return effect.verdict
+    return f"{effect.verdict}; McNemar's test on these two nets: p = {mcnemar.p:.2g}"
+
+
+def _seeds(run: Record) -> list[Record]:
+    """The runs of the same experiment that are filed beside one, itself included."""
+    beside = [records.read(folder) for folder in run.folder.parent.glob("seed*") if records.exists(folder)]
+    own = alike(run), records.config_hash(settings(run))
+    return [other for other in beside if (alike(other), records.config_hash(settings(other))) == own]
+
+
+def _files(run: Record, results_dir: str | Path) -> list[str]:
+    """Where its record and its weights lie."""
+    place = run.setup, run.recipe, run.ablation, run.folder.name
+    weights = records.raw_folder(results_dir, *place) / checkpoint.WEIGHTS
+    return [f"record: {run.folder}", *([f"weights: {weights}"] if weights.is_file() else [])]
 
 
 def _baseline_of(run: Record, results_dir: str | Path, words: Sequence[str]) -> tuple[Record | None, str]:

@@ -92,7 +92,7 @@ def render(runs: Iterable[Record]) -> str:
 def _recipe_row(name: str) -> list[str]:
     setup = "ilsvrc2012"  # the one that leaves every value to the recipe
     keys = changed(plain_settings("paper", setup), plain_settings(name, setup))
-    return [f"`{name}`", _comment("recipe", name), _settings({key: value for key, (_, value) in keys.items()})]
+    return [f"`{name}`", comment("recipe", name), _settings({key: value for key, (_, value) in keys.items()})]
 
 
 def _setup_row(name: str) -> list[str]:
@@ -100,10 +100,10 @@ def _setup_row(name: str) -> list[str]:
     assert isinstance(tree, dict)
     bases = [f"as `{base}`, but " for base in tree.pop("defaults", []) if base != "_self_"]
     keys = flatten({key: value for key, value in tree.items() if key != "setup"})
-    return [f"`{name}`", _comment("setup", name), "".join(bases) + _settings(keys)]
+    return [f"`{name}`", comment("setup", name), "".join(bases) + _settings(keys)]
 
 
-def _comment(group: str, name: str) -> str:
+def comment(group: str, name: str) -> str:
     """The comment at the head of a file, without the line that Hydra reads."""
     words = []
     for line in (EXPERIMENTS / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1:]:

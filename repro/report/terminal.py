@@ -1,90 +1,187 @@
-"""What a run shows on the terminal: a progress bar, a line an epoch, warnings."""
+"""What a run shows on the terminal: its plan, bars with the time left, a line an epoch, warnings, and its end."""
 
 import math
-from typing import Any
+import textwrap
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from repro.record import Record
+from repro.config import Config
+from repro.data.store import ImageData
+from repro.pace import EPOCHS_OF_END, Pace, span, timings_of
+from repro.record import COMPLETE, Record
+from repro.report import end, plan
 from repro.train.loop import Progress as Step
 from repro.train.loop import Training
 
+if TYPE_CHECKING:
+    from repro.runner import Run
+
+QUIET_SECONDS = 30.0
+"""The longest silence of a run where there is no bar, up to the time between two looks at its loss."""
+LABEL = 9  # columns, of what a line of the plan is about
+
+
+class Bars(Progress):
+    """Bars of what goes on, over one line of numbers; both fit into 60 columns."""
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield self.make_tasks_table(self.tasks)
+        if self.numbers:
+            yield Text(self.numbers, no_wrap=True, overflow="ellipsis")
+
 
 class Screen:
-    """The terminal of one run, on stdout; stderr is for what goes wrong."""
+    """The terminal of one run, on stdout; stderr is for what goes wrong.
 
-    def __init__(self) -> None:
-        """The bar appears on a terminal only; elsewhere the epochs' lines tell the progress."""
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]}  error {task.fields[error]} %  {task.fields[speed]} images/s"),
+    On a terminal, text is broken between words; elsewhere each line is left whole, and a line every half a minute
+    stands for the bars. All text is shown as it is: nothing in it is markup.
+    """
+
+    def __init__(self, place: str = "") -> None:
+        """`place` is the run's among those of a sweep, such as `3 of 9`."""
+        self.console = Console(highlight=False)
+        self.on_terminal = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            expand=True,
+            disable=not self.on_terminal,
+            speed_estimate_period=600,  # seconds; over a few of them, the validations would make it jump
         )
-        self.epochs = 0
+        self.place, self.pace = place, Pace()
+        self.epochs, self.fresh = 0, False
+        self.rest: float | None = None  # seconds, once they are known
+        self.started = self.told = time.monotonic()
+        self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Screen":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.bars.stop()
 
-    def begin(self, title: str, training: Training) -> None:
-        """Says what runs, and from which epoch."""
-        self.epochs = training.config.train.epochs
-        self.console.print(f"[bold]{escape(title)}[/]: {training.device.type}, {training.config.train.precision.name}")
+    def say(self, text: str, style: str = "", indent: int = 0, whole: bool = False) -> None:
+        """A line, its rest indented where it is broken; `whole` ones, such as commands, are left to the terminal."""
+        encoding = self.console.encoding
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        if self.on_terminal and not whole:
+            after, width = " " * indent, self.console.width
+            text = textwrap.fill(text, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+        self.console.print(Text(text, style), soft_wrap=True)
+        self.told = time.monotonic()
+
+    def plan(self, run: "Run") -> None:
+        """Says what is going to run, before anything heavy."""
+        self.started, self.epochs = time.monotonic(), run.config.train.epochs
+        self.say(f"{self.place}: {plan.title(run)}" if self.place else plan.title(run), "bold")
+        self._lines(plan.before(run))
+
+    def images(self, config: Config, data: ImageData) -> None:
+        """Says how many images there are."""
+        self._lines(plan.of_images(config, data))
+
+    def begin(self, training: Training) -> None:
+        """Says what is known now, and from which epoch the run goes on; draws the bar."""
+        self.fresh = not training.curve
+        self._lines(plan.of_training(training))
         if training.curve:
-            self.console.print(f"going on after epoch {len(training.curve)} of {self.epochs}")
-        total = training.schedule.steps
+            self.say(f"going on after epoch {len(training.curve)} of {self.epochs}")
         done = len(training.curve) * training.steps
-        self.task = self.bar.add_task("", total=total, completed=done, epoch="", loss="-", error="-", speed="-")
-        self.bar.start()
+        self.tasks["training"] = self.bars.add_task("training", total=training.schedule.steps, completed=done)
+        self.bars.start()
 
     def progress(self, step: Step) -> None:
-        """Moves the bar."""
-        self.bar.update(
-            self.task,
-            completed=step.epoch * step.steps + step.step + 1,
-            epoch=f"{step.epoch + 1}/{self.epochs}",
-            loss=f"{step.loss:.3f}",
-            error=f"{step.error:.1f}",
-            speed=f"{step.images_per_second:.0f}",
+        """Moves the bar; says once how long the run takes."""
+        done = step.epoch * step.steps + step.step + 1
+        self.bars.numbers = (
+            f"loss {step.loss:.3f}, training error {step.error:.1f} %, {step.images_per_second:.0f} images/s"
         )
+        self._move("training", done, f"training, epoch {step.epoch + 1} of {self.epochs}")
+        seconds, first = self.pace.look(done), self.rest is None
+        if seconds is not None:
+            self.rest = seconds * ((self.epochs + EPOCHS_OF_END) * step.steps - done)
+            if first:
+                self.say(f"{span(self.rest)} to go, at {step.images_per_second:.0f} images/s")
+        self._speak("training", f"step {step.step + 1} of {step.steps}, {self.bars.numbers}")
+
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """Moves the bar of a validation or of the last measuring, which goes through so many crops."""
+        if what not in self.tasks:
+            self.tasks[what] = self.bars.add_task(what, total=total)
+        self._move(what, done, what)
+        self._speak(what, f"{done:,} of {total:,} crops")
+        if done == total:
+            self.bars.remove_task(self.tasks.pop(what))
 
     def epoch(self, row: dict[str, Any]) -> None:
         """The line of an epoch; the validation error is the centre crop's."""
         events = f"  ({row['events']})" if row["events"] else ""
         validation = row.get("val_top1", math.nan)
-        self.console.print(
+        self.say(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f}  training error"
             f" {row['train_top1']:.1f} %  validation error {validation:.1f} %"
-            f"  {row['images_per_second']:.0f} images/s{events}"
+            f"  {row['images_per_second']:.0f} images/s{events}",
+            indent=4,
         )
 
     def warning(self, text: str) -> None:
-        """One yellow line."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}")
+        """In yellow."""
+        self.say(f"warning: {text}", "yellow", indent=4)
 
     def evaluating(self) -> None:
-        """Ends the bar; ten crops take a while."""
-        self.bar.stop()
-        if self.console.is_terminal:
-            self.console.print("measuring centre and ten crops ...")
+        """Training is over; ten crops take a while."""
+        if "training" in self.tasks:
+            self.bars.remove_task(self.tasks.pop("training"))
+        self.bars.numbers = "measuring the errors at the end"
 
     def skipped(self, record: Record, weights: bool = True) -> None:
         """A run that was there already; its weights may be gone."""
         without = "" if weights else ", but without its weights"
-        told = f"{record.folder}: done already ({record.status}){without}; force=true runs it again"
-        self.console.print(told, markup=False)
+        self.say(f"{record.folder}: done already ({record.status}){without}; force=true runs it again", indent=4)
 
     def stopped(self, done: int, saved: int) -> None:
         """Ctrl-C, after so many epochs, of which the checkpoint has so many."""
-        self.bar.stop()
+        self.bars.stop()
         goes_on = "goes on from there" if saved == done else f"goes on after epoch {saved}"
-        self.console.print(f"stopped after epoch {done} of {self.epochs}: the same command {goes_on}")
+        self.say(f"stopped after epoch {done} of {self.epochs}: the same command {goes_on}")
+
+    def ended(self, run: "Run", record: Record) -> None:
+        """Shows what came out, and keeps how long it took for the next such run."""
+        self.bars.stop()
+        if self.fresh and record.status == COMPLETE:
+            timings_of(run).add(run, time.monotonic() - self.started)
+        shown = end.of_run(record, run.config.results_dir, run.command[1:])
+        self.say(shown.title, "bold")
+        self.console.print(shown.table)
+        for line in shown.lines:
+            self.say(line, whole=True)
+
+    def _lines(self, lines: Iterable[tuple[str, str]]) -> None:
+        last = ""
+        for about, text in lines:
+            self.say(f"  {'' if about == last else about:<{LABEL}}{text}", indent=LABEL + 2)
+            last = about
+
+    def _move(self, name: str, done: int, description: str) -> None:
+        self.bars.update(self.tasks[name], completed=done, description=description)
+
+    def _speak(self, name: str, numbers: str) -> None:
+        """A line in place of the bars, where the last one was half a minute ago."""
+        if self.on_terminal or time.monotonic() - self.told < QUIET_SECONDS:
+            return
+        task = next(task for task in self.bars.tasks if task.id == self.tasks[name])
+        left = "" if task.time_remaining is None else f", {span(task.time_remaining)} left"
+        self.say(f"{task.description}: {numbers}{left}")

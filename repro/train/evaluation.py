@@ -1,5 +1,6 @@
 """Errors of a network on images it is not trained on: the centre crop, and ten crops (section 4.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,22 +35,32 @@ class Evaluation:
 
 @torch.no_grad()
 def probabilities(
-    network: Network, split: Split, pixels: Pixels, train: TrainConfig, ten_crops: bool, indices: np.ndarray
+    network: Network,
+    split: Split,
+    pixels: Pixels,
+    train: TrainConfig,
+    ten_crops: bool,
+    indices: np.ndarray,
+    on_crops: Callable[[int, int], object] = lambda done, total: None,
 ) -> Tensor:
     """Softmax outputs (N, classes) on the device; for ten crops the mean of the ten softmax outputs, not of the logits.
 
-    Takes twice as many images at once as a training step, which keeps activations and gradients too.
+    Takes twice as many images at once as a training step, which keeps activations and gradients too. `on_crops` is told
+    how many crops are done, and of how many.
     """
     network.eval()
     at_once = images_at_once(train)
     places = ten_windows(pixels.border) if ten_crops else [ten_windows(pixels.border)[2]]
     total = torch.zeros((), device=pixels.device)
+    whole, done = len(places) * len(indices), 0
     for place in places:
         outputs = []
         for images, _ in fixed_batches(split, pixels, place, indices, at_once):
             with arithmetic(pixels.device, train.precision):
                 logits = network(images)
             outputs.append(F.softmax(logits.float(), dim=1))
+            done += len(images)
+            on_crops(done, whole)
         total = total + torch.cat(outputs) / len(places)
     return total
 
@@ -67,15 +78,16 @@ def evaluate(
     ten_crops: bool = False,
     at_most: int | None = None,
     ranks: Ranks = ALONE,
+    on_crops: Callable[[int, int], object] = lambda done, total: None,
 ) -> Evaluation:
     """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it; shared by several processes.
 
-    A GPU is waited for once, when it has done all images.
+    `on_crops` is as in `probabilities`. A GPU is waited for once, when it has done all images.
     """
     count = len(split.labels)
     indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
     whole, indices = len(indices), indices[ranks.rows(len(indices))]
-    outputs = probabilities(network, split, pixels, train, ten_crops, indices).cpu()
+    outputs = probabilities(network, split, pixels, train, ten_crops, indices, on_crops).cpu()
     labels = torch.from_numpy(split.labels[indices])
     guesses = outputs.topk(min(GUESSES, outputs.shape[1]), dim=1).indices
     hits = guesses == labels[:, None]

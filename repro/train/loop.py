@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class Training:
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None
     on_warning: Callable[[str], None] = lambda text: None
+    on_evaluation: Callable[[str, int, int], None] = lambda what, done, total: None
+    """What is measured, crops done and all of them."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """One row an epoch, with the columns of the record's curve."""
     ranks: Ranks = ALONE
@@ -166,7 +169,14 @@ class Training:
 
     def _evaluate(self, split: Split) -> Evaluation:
         with advised(self.config, images_at_once(self.config.train)):
-            return evaluate(self.network, split, self.pixels, self.config.train, ranks=self.ranks)
+            return self.evaluate("validation", split)
+
+    def evaluate(self, what: str, split: Split, ten_crops: bool = False, at_most: int | None = None) -> Evaluation:
+        """As `repro.train.evaluation.evaluate`, told to `on_evaluation`."""
+        told = partial(self.on_evaluation, what)
+        return evaluate(
+            self.network, split, self.pixels, self.config.train, ten_crops, at_most, self.ranks, on_crops=told
+        )
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
         loss, error = tally.look(self.ranks).means()

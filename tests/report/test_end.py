@@ -12,18 +12,78 @@ from tests.synthetic import CHANGES, file_record, make_record, place, stuck
 
 
 def shown(run: record.Record, results: Path, *words: str) -> str:
-    console = Console(width=80, file=io.StringIO(), highlight=False, soft_wrap=True)
-    console.print(end.against_baseline(replace(run, folder=place(results, run)), results, words))
+    file_record(results, run)
+    console = Console(width=60, file=io.StringIO(), highlight=False)
+    title, table, lines = end.of_run(replace(run, folder=place(results, run)), results, words)
+    console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text
+    return "\n".join([title, text, *lines, ""])
 
 
 def test_end_of_a_run_with_a_baseline(tmp_path: Path) -> None:
     file_record(tmp_path, make_record("baseline", 1, 25.0))
     text = shown(make_record("no_lrn", 1, 26.25), tmp_path)
     lines = [line for line in text.splitlines() if "crop" in line]
-    assert [number in lines[0] for number in ("26.25", "5.25", "25.00", "+1.25")] == [True] * 4
+    assert [number in lines[0] for number in ("26.25", "5.25", "25.00", "+1.25 pp")] == [True] * 4
+    assert "verdict: no interval at n=1; McNemar's test on these two nets: p = 0." in text
+    folder = place(tmp_path, make_record("no_lrn", 1))
+    assert f"record: {folder}\n" in text
+    assert "weights" not in text  # of which there are none
     assert "python" not in text
+
+
+def test_the_verdict_is_over_all_seeds_and_the_weights_are_named(tmp_path: Path) -> None:
+    for seed, better in enumerate((25.0, 25.2, 25.1)):
+        file_record(tmp_path, make_record("baseline", seed, better))
+        file_record(tmp_path, make_record("no_lrn", seed, better + 2))
+    weights = tmp_path / "raw/imagenette_small/paper/no_lrn/seed1/weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    text = shown(make_record("no_lrn", 1, 27.2), tmp_path)
+    assert "verdict: worse at n=3\n" in text
+    assert f"weights: {weights}\n" in text
+
+
+def test_a_damaged_neighbour_costs_the_verdict_alone(tmp_path: Path) -> None:
+    file_record(tmp_path, make_record("baseline", 0))
+    (file_record(tmp_path, make_record("no_lrn", 2)) / "record.json").write_text("{")
+    text = shown(make_record("no_lrn", 0, 26.0), tmp_path)
+    assert "+1.00 pp" in text
+    assert "verdict: none: " in text
+
+
+def test_few_classes_have_no_top5_error(tmp_path: Path) -> None:
+    run = make_record("baseline")
+    few = record.read(file_record(tmp_path, replace(run, data=replace(run.data, classes=5))))
+    text = shown(few, tmp_path)
+    assert text.count("not measured") == 2
+
+
+def test_the_table_of_a_sweep(tmp_path: Path) -> None:
+    runs = [make_record(name, seed, error) for seed in (0, 1) for name, error in (("baseline", 25.0), ("no_lrn", 26.5))]
+    runs[3] = make_record("no_lrn", 1, None)
+    folders = [file_record(tmp_path, run) for run in runs]
+    missing = place(tmp_path, make_record("sigmoid", 0))
+    console = Console(width=60, file=io.StringIO(), highlight=False)
+    console.print(end.of_sweep([*folders, missing]))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    assert all(len(line) <= 60 for line in text.splitlines())
+    assert ["baseline", "0", "25.00", "%"] in rows
+    assert ["no_lrn", "0", "26.50", "%", "+1.50", "pp"] in [row[:6] for row in rows]
+    assert ["no_lrn", "1", "diverged"] in rows
+    assert ["sigmoid", "0", "not", "done"] in rows
+
+
+def test_the_table_of_a_sweep_leaves_out_what_all_share(tmp_path: Path) -> None:
+    folders = [file_record(tmp_path, short(name, label)) for name, label in (
+        ("baseline", "epochs=1+precision=fp32"), ("no_lrn", "no_lrn+epochs=1+precision=fp32"),
+    )]  # fmt: skip
+    console = Console(width=60, file=io.StringIO(), highlight=False)
+    console.print(end.of_sweep(folders))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "epochs" not in text
+    assert "baseline" in text
 
 
 def test_end_of_a_run_without_a_baseline_gives_the_command_in_one_line(tmp_path: Path) -> None:
@@ -85,7 +145,7 @@ def test_end_of_a_run_that_did_not_learn(tmp_path: Path) -> None:
     file_record(tmp_path, make_record("baseline"))
     (run,) = stuck("sigmoid", 1)
     text = shown(run, tmp_path)
-    assert "did not learn: the loss is still that of guessing, ln(10)" in text
+    assert "did not learn: its loss is no better than guessing among 10 classes" in text
     assert "+" not in text
     file_record(tmp_path, *stuck("baseline", 1))
     assert "the baseline did not learn: there is nothing to compare with" in shown(make_record("no_lrn"), tmp_path)

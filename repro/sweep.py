@@ -1,0 +1,62 @@
+"""The runs of a sweep before they begin: what they are, in words, and their configurations, in little time."""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from functools import cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from repro.config import Config
+from repro.errors import UserError
+from repro.experiments import GROUPS, compose, to_config
+
+NAMES_SHOWN = 24
+"""Values of one key that the plan of a sweep names."""
+
+Words = tuple[str, ...]
+
+
+def told(name: str, runs: Iterable[Words]) -> list[str]:
+    """How many runs these words are, and a line for each key in which they differ."""
+    runs = list(runs)
+    values: dict[str, dict[str, None]] = {}
+    for key, _, value in (word.partition("=") for words in runs for word in words):
+        values.setdefault(key, {})[value] = None
+    lines = [f"{name}: {len(runs):,} run{'' if len(runs) == 1 else 's'}"]
+    for key, found in values.items():
+        if len(found) > 1:
+            more = f", and {len(found) - NAMES_SHOWN:,} more" if len(found) > NAMES_SHOWN else ""
+            lines.append(f"  {key:<9}{', '.join(list(found)[:NAMES_SHOWN])}{more}")
+    return lines
+
+
+def composed(words: Words) -> Config:
+    """As `repro.experiments.compose`, at a tenth of its time: the files are composed once for all runs that name them.
+
+    Raises UserError as it does.
+    """
+    files = tuple(word for word in words if word.partition("=")[0] in GROUPS)
+    keys = [word for word in words if word not in files]
+    try:
+        node = deepcopy(_node(files))
+        for override in _parser().parse_overrides(keys):
+            if override.type is not OverrideType.CHANGE or override.package is not None:
+                return compose(words)
+            OmegaConf.update(node, override.key_or_group, override.value(), merge=True)
+        return to_config(node)
+    except (HydraException, OmegaConfBaseException, UserError):
+        return compose(words)  # which says what is wrong
+
+
+@cache
+def _node(files: Words) -> DictConfig:
+    return OmegaConf.structured(compose(files))
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
