@@ -1,6 +1,5 @@
 """`--help` of `repro.run`: what there is to choose, each with its question, and all about one ablation."""
 
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from repro.report import index
 from repro.report.effects import MAIN, Comparison, comparisons, plain_text
 from repro.report.tables import interval, published
 from repro.report.verdicts import load
+from repro.report.wrapping import wrapped
 
 TOPICS = ("ablations", "recipes", "setups", "suites", "claims")
 MOST_LABEL = 24  # columns, of names; a longer one pushes its own line
@@ -37,7 +37,7 @@ def _laid_out(lines: Iterable[tuple[str, str]], width: int | None) -> str:
     shown, last = [], ""
     for name, words in lines:
         line = f"{'' if name == last else name:<{label - 2}}  {' '.join(words.split())}"
-        shown.append(line if width is None else textwrap.fill(line, width, subsequent_indent=" " * label))
+        shown.append(line if width is None else wrapped(line, width, label))
         last = name
     return "\n".join(shown)
 

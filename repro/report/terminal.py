@@ -1,7 +1,6 @@
 """What a run shows on the terminal: its plan, bars with the time left, a line an epoch, warnings, and its end."""
 
 import math
-import textwrap
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from repro.data.store import ImageData
 from repro.pace import EPOCHS_OF_END, Pace, span, timings_of
 from repro.record import COMPLETE, Record
 from repro.report import end, plan
+from repro.report.wrapping import wrapped
 from repro.train.loop import Progress as Step
 from repro.train.loop import Training
 
@@ -78,8 +78,7 @@ class Screen:
         encoding = self.console.encoding
         text = text.encode(encoding, "backslashreplace").decode(encoding)
         if self.on_terminal and not whole:
-            after, width = " " * indent, self.console.width
-            text = textwrap.fill(text, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+            text = wrapped(text, self.console.width, indent)
         self.console.print(Text(text, style), soft_wrap=True)
         self.told = time.monotonic()
 
