@@ -9,10 +9,16 @@ In a suite that says `branch_from: baseline`, arms that differ from it in late e
 that the baseline leaves them on its way, unless they have begun by then; all others begin at their beginning.
 """
 
-import math
-import os
-import subprocess
 import sys
+
+if __name__ == "__main__":  # as in `repro.run`
+    from repro import stopping, streams
+
+    stopping.listen()
+    streams.outlast()
+
+import math
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 
 from repro import record as records
-from repro import runner, suites, sweep
+from repro import runner, stopping, suites, sweep
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words
 from repro.errors import Taken, UserError
@@ -123,7 +129,7 @@ def start(words: Sequence[str], started: float) -> int:
     if first:
         _say(_outlook(wanted))
     code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, branches, clock)
-    if code != 130 and first:
+    if not stopping.is_stop(code) and first:
         Console(highlight=False).print(of_sweep([run.folder for run in wanted]))
         print(summary(name, wanted, 60 * float(own["minutes"])))
     return max(code, 2 if refused else 0)
@@ -195,7 +201,7 @@ def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
         place = f"{number} of {len(wanted)}"
         codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock, place)))
         # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
-        if codes[-1] == 130 or (codes[-1] and from_environment().count > 1):
+        if stopping.is_stop(codes[-1]) or (codes[-1] and from_environment().count > 1):
             break
     return max(codes)
 
@@ -261,13 +267,18 @@ def _several(words: Sequence[str], clock: Clock, count: int) -> int:
     """The same list walked by so many processes, each leaving alone what another makes; their highest exit code."""
     command = [sys.executable, "-m", "repro.campaign", str(clock.deadline), *words]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(count)]
+    sys.stdout.flush()  # the readers write below it
     readers = [Thread(target=_tell, args=(number, process.stdout)) for number, process in enumerate(processes, 1)]
     for reader in readers:
         reader.start()
-    try:
-        codes = [process.wait() for process in processes]
-    except KeyboardInterrupt:  # the terminal sent it to them too: each files what it has
-        codes = [process.wait() for process in processes] + [130]
+    with stopping.raised():
+        try:
+            codes = [process.wait() for process in processes]
+        except KeyboardInterrupt as stop:  # each files what it has
+            code = stopping.code_of(stop)
+            for process in processes:
+                process.send_signal(code - 128)
+            codes = [process.wait() for process in processes] + [code]
     for reader in readers:
         reader.join()
     return max(code if code >= 0 else 128 - code for code in codes)
@@ -276,14 +287,15 @@ def _several(words: Sequence[str], clock: Clock, count: int) -> int:
 def _tell(number: int, lines: IO[bytes]) -> None:
     with lines:
         for line in lines:
-            os.write(sys.stdout.fileno(), f"[{number}] ".encode() + line)
+            sys.stdout.buffer.write(f"[{number}] ".encode() + line)
+            sys.stdout.buffer.flush()
 
 
 def main() -> None:
     """What each process of `at_once` does, given the deadline, on a clock that all processes share, and the words."""
     deadline, *words = sys.argv[1:]
     wanted, _, branches = requests(words)
-    sys.exit(work(wanted, branches, Clock(float(deadline))))
+    sys.exit(stopping.end(work(wanted, branches, Clock(float(deadline)))))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,28 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from repro import stopping, streams
 from repro.errors import RunFailure, UserError
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Runs a command: 0; 2 for the user's mistake, 1 for a failure, 130 for Ctrl-C, 141 where its reader went away."""
+    """Runs a command: 0; 2 for the user's mistake, 1 for a failure, 141 where its reader went away.
+
+    130 for Ctrl-C, and 128 + its number for another signal, see `repro.stopping`.
+    """
+    streams.escape()
     try:
         _check_working_folder()
         command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, it is none
+            sys.stdout.flush()
     except UserError as error:
         return _end(2, f"error: {error}")
     except RunFailure as error:
         return _end(1, f"error: {error}")
-    except KeyboardInterrupt:
-        return _end(130, "interrupted")
+    except KeyboardInterrupt as stop:
+        code = stopping.code_of(stop)
+        return _end(code, stopping.words(code))
     except BrokenPipeError:
         # The interpreter flushes stdout once more at exit; that must not fail again (docs of SIGPIPE in `signal`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

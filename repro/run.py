@@ -5,15 +5,22 @@ done are skipped, a failed one does not hold up the others. `suite=cousins` stan
 begins no run that would not end in that time, and the same command goes on.
 """
 
+import sys
+
+if __name__ == "__main__":  # before the imports below, for they take long enough to be interrupted
+    from repro import stopping, streams
+
+    stopping.listen()
+    streams.outlast()
+
 import os
 import shutil
-import sys
 import textwrap
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from repro import experiments, suites
+from repro import experiments, stopping, suites
 from repro.command import exit_code
 from repro.errors import UserError
 from repro.ranks import from_environment, leave
@@ -127,7 +134,7 @@ def _job(node: "DictConfig") -> None:
     _codes.append(1)  # for what is not caught below
     _codes[-1] = exit_code(lambda: _run(node))
     # Ctrl-C ends a sweep too; and of processes that share a run none may go on alone
-    if _codes[-1] == 130 or (_codes[-1] and from_environment().count > 1):
+    if stopping.is_stop(_codes[-1]) or (_codes[-1] and from_environment().count > 1):
         sys.exit(_codes[-1])
 
 
@@ -148,4 +155,4 @@ def _run(node: "DictConfig") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main) or max(_codes, default=0))
+    sys.exit(stopping.end(exit_code(main) or max(_codes, default=0)))

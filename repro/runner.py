@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from repro import naming, threads
+from repro import naming, stopping, threads
 from repro import record as records
 from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
@@ -97,7 +97,7 @@ def run(wanted: Run, screen: Screen) -> Record | None:
     if config.train.cuda_graph and (device.type != "cuda" or ranks.count > 1):
         raise UserError("train.cuda_graph=true is for one process and a CUDA device: leave it out")
     join(ranks, device)
-    with ExitStack() as held:
+    with ExitStack() as held, stopping.raised():
         finished = ranks.decided(lambda: _begin(wanted, held))
         if finished is not None and not ranks.decided(lambda: _weights_are_in_checkpoint(wanted, finished)):
             if ranks.first:
@@ -200,11 +200,13 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
             status = records.DIVERGED if training.diverged else records.COMPLETE
             measured = _NOT_MEASURED if training.diverged else _measure(training)
         except KeyboardInterrupt:
-            if not _standing(wanted):  # under `force` there may be a finished record
-                _file(wanted, training, records.STOPPED, _NOT_MEASURED, meter, tracker)
-            screen.stopped(len(training.curve), training.saved)
+            with stopping.held():
+                if not _standing(wanted):  # under `force` there may be a finished record
+                    _file(wanted, training, records.STOPPED, _NOT_MEASURED, meter, tracker)
+                screen.stopped(len(training.curve), training.saved)
             raise
-        done = _file(wanted, training, status, measured, meter, tracker)
+        with stopping.held():
+            done = _file(wanted, training, status, measured, meter, tracker)
         tracker.finish(_summary(done), [wanted.folder / "record.json"])
     return done
 

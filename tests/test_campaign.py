@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,23 @@ def test_ctrl_c_ends_a_suite(start: Start, results: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Screen, "epoch", interrupted)
     assert start("minutes=10") == 130
     assert [record.status for record in records.find(results)] == ["stopped"]
+
+
+@pytest.mark.slow
+def test_a_signal_ends_all_processes_of_a_suite_and_each_files_what_it_has(words: list[str], results: Path) -> None:
+    command = [sys.executable, "-m", "repro.run", *latest(*words, "train.epochs=200"), "at_once=2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        waiting = {"[1]", "[2]"}
+        while waiting:
+            line = process.stdout.readline()
+            assert line, "it ended"
+            waiting -= {line[:3]} if "epoch   1/200" in line else set()
+        process.terminate()
+        out, _ = process.communicate(timeout=120)  # to the last of them
+    assert process.returncode == 128 + signal.SIGTERM
+    assert sum("] stopped by SIGTERM" in line for line in out.splitlines()) == 2
+    assert [record.status for record in records.find(results)] == ["stopped", "stopped"]
 
 
 def test_a_killed_suite_goes_on(words: list[str], results: Path, whole: list[dict[str, Any]]) -> None:

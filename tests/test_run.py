@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -297,10 +298,18 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_interruptible")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+    ],
+)
 def test_a_run_cut_off_by_a_signal_goes_on_to_the_same_end(
     number: signal.Signals,
     code: int,
+    line: str,
     images: Path,
     results: Path,
     uninterrupted: dict[str, Any],
@@ -312,14 +321,16 @@ def test_a_run_cut_off_by_a_signal_goes_on_to_the_same_end(
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("epoch   2/12"))
         process.send_signal(number)
+        time.sleep(0.03)
+        process.send_signal(number)  # as impatient people do
         out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     found = records.find(results)
-    if number is signal.SIGINT:
+    if number is not signal.SIGKILL:
         assert [record.status for record in found] == ["stopped"]
         assert 2 <= len(found[0].curve()) < EPOCHS
         assert f"of {EPOCHS}: the same command goes on from there" in out
-        assert err.splitlines()[-1] == "interrupted"
+        assert err.splitlines()[-1] == line
         assert "Traceback" not in err
     else:
         assert found == []
@@ -327,6 +338,16 @@ def test_a_run_cut_off_by_a_signal_goes_on_to_the_same_end(
     assert run_command(*words) == 0
     assert "going on after epoch" in capfd.readouterr().out
     assert content(only_record(results)) == uninterrupted
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(
+    images: Path, results: Path, singles: list[dict[str, Any]]
+) -> None:
+    words = latest(*WORDS, f"data.root={images}", f"results_dir={results}")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "repro.run", *words], cwd=ROOT, stdout=full, stderr=full)
+    assert done.returncode == 0
+    assert content(only_record(results)) == singles[0]
 
 
 def press_ctrl_c(*_: object) -> None:

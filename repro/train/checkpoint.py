@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 
 import torch
 
+from repro import stopping
 from repro.errors import RunFailure, UserError
 from repro.files import sync_folder
 from repro.model import Network
@@ -36,9 +37,10 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
     A kill or a full disk in the middle leaves that one alone, which is what `settle` then finds.
     """
-    if (folder / NAME).exists():
-        (folder / NAME).replace(folder / BEFORE)
-    _replace(folder / NAME, lambda file: _write(state, file))
+    with stopping.held():  # torch.save calls back from C++, where an exception would end the process
+        if (folder / NAME).exists():
+            (folder / NAME).replace(folder / BEFORE)
+        _replace(folder / NAME, lambda file: _write(state, file))
 
 
 def keep_weights(folder: Path, network: Network, origin: Origin) -> None:
