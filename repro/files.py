@@ -35,6 +35,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def escaped(text: str) -> str:
+    """The text with `\\udc..` for each byte of a file's name that is no UTF-8, which no file of text can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def user_caches() -> list[Path]:
     """Where this package keeps what it can make again, the best folder first.
 

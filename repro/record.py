@@ -25,7 +25,7 @@ import numpy as np
 
 from repro.environment import Code, Machine, without_paths
 from repro.errors import RunFailure, UserError
-from repro.files import sync_folder, write_file
+from repro.files import escaped, sync_folder, write_file
 
 SCHEMA = 1
 COMPLETE, STOPPED, DIVERGED = STATUSES = ("complete", "stopped", "diverged")
@@ -207,6 +207,16 @@ def prepare_results(results_dir: str | Path) -> None:
         ) from error
 
 
+def prepare(folder: Path) -> None:
+    """Proves that a record can be filed there, before there is one. Raises UserError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder.parent, prefix=".probe"):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}): choose another results_dir") from error
+
+
 def config_hash(settings: Mapping[str, Any]) -> str:
     """SHA-256 of plain settings, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -274,7 +284,7 @@ def write(
     where the run is not complete; `kernels` are conv1's, (maps, 3, 11, 11), filed as float16. Numbers that are not
     finite are filed as null. Raises RunFailure where the disk refuses.
     """
-    files = {"record.json": _json(record), "curve.csv": _csv(curve)}
+    files = {"record.json": to_json(record), "curve.csv": _csv(curve)}
     if correct is not None:
         files["correct.npz"] = _bits(correct)
     if kernels is not None:
@@ -324,11 +334,12 @@ def settle(folder: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def _json(record: Record) -> bytes:
+def to_json(record: Record) -> bytes:
+    """The content of `record.json`. Raises ValueError where it could not be read back."""
     plain = asdict(record)
     del plain["folder"]
-    plain = _publishable(plain)
-    _parse(plain)  # what cannot be read back must not be written
+    plain = publishable(plain)
+    _parse(plain)
     return (json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
@@ -336,7 +347,7 @@ def _csv(curve: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, CURVE, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_publishable(dict(row)) for row in curve)
+    writer.writerows(publishable(dict(row)) for row in curve)
     return text.getvalue().encode()
 
 
@@ -354,17 +365,17 @@ def _npz(**arrays: Any) -> bytes:
     return file.getvalue()
 
 
-def _publishable(value: Any) -> Any:
-    """The same plain value with null for what is not finite and without absolute paths."""
+def publishable(value: Any) -> Any:
+    """The same plain value with null for what is not finite, names escaped, and without absolute paths."""
     if isinstance(value, dict):
-        return {str(key): _publishable(item) for key, item in value.items()}
+        return {escaped(str(key)): publishable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_publishable(item) for item in value]
+        return [publishable(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return without_paths(value) if isinstance(value, str) else value
+    return escaped(without_paths(value)) if isinstance(value, str) else value
 
 
 def _parse(plain: Any) -> Record:

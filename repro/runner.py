@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def run(wanted: Run, screen: Screen) -> Record | None:
 def _begin(wanted: Run, held: ExitStack) -> Record | None:
     """Takes the run's place; the finished record, where there is one."""
     records.prepare_results(wanted.config.results_dir)
+    records.prepare(wanted.folder)
     held.enter_context(only_one(wanted))
     with suppress(OSError):  # it can be read as it lies, and filing another one tells what is wrong
         records.settle(wanted.folder)
@@ -194,19 +195,22 @@ def _train(wanted: Run, training: Training, screen: Screen) -> Record:
         for row in training.curve:
             tracker.log_epoch(row)
         training.on_epoch = _both(screen.epoch, tracker.log_epoch)
+        draft = _draft(wanted, training, tracker.run_id)
+        records.to_json(draft)  # what would fail at the end fails here
         try:
             training.run()
             screen.evaluating()
             status = records.DIVERGED if training.diverged else records.COMPLETE
-            measured = _NOT_MEASURED if training.diverged else _measure(training)
+            metrics, correct = _NOT_MEASURED if training.diverged else _measure(training)
         except KeyboardInterrupt:
             with stopping.held():
                 if not _standing(wanted):  # under `force` there may be a finished record
-                    _file(wanted, training, records.STOPPED, _NOT_MEASURED, meter, tracker)
+                    _file(wanted, training, _completed(draft, records.STOPPED, training, meter))
                 screen.stopped(len(training.curve), training.saved)
             raise
         with stopping.held():
-            done = _file(wanted, training, status, measured, meter, tracker)
+            done = _completed(draft, status, training, meter, metrics)
+            _file(wanted, training, done, correct)
         tracker.finish(_summary(done), [wanted.folder / "record.json"])
     return done
 
@@ -324,7 +328,7 @@ def _tracker(wanted: Run) -> Tracker:
         group=f"{config.setup}/{config.recipe}",
         job_type=label,
         tags=[config.setup, config.recipe, label],
-        settings=wanted.plain,
+        settings=records.publishable(wanted.plain),
     )
 
 
@@ -336,20 +340,15 @@ def _both(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, A
     return on_epoch
 
 
-def _file(
-    wanted: Run, training: Training, status: str, measured: _Measured, meter: LoadMeter, tracker: Tracker
-) -> Record:
+def _file(wanted: Run, training: Training, record: Record, correct: dict[str, Any] | None = None) -> None:
     """Files the record of a run; before it, one that has ended leaves its weights, and no checkpoint after it."""
-    metrics, correct = measured
-    record = _record(wanted, training, status, metrics, meter, tracker.run_id)
-    kernels = _kernels(training.network) if status == records.COMPLETE else None
-    ended = status != records.STOPPED
+    kernels = _kernels(training.network) if record.status == records.COMPLETE else None
+    ended = record.status != records.STOPPED
     if ended:
         checkpoint.keep_weights(wanted.raw, training.network, _origin(wanted, training.data))
     records.write(wanted.folder, record, training.curve, correct, kernels)
     if ended:
         checkpoint.delete(wanted.raw)
-    return record
 
 
 def _kernels(network: Network) -> np.ndarray | None:
@@ -406,16 +405,15 @@ def _cost(config: Config, training: Training, meter: LoadMeter) -> records.Cost:
     )
 
 
-def _record(
-    wanted: Run, training: Training, status: str, metrics: records.Metrics, meter: LoadMeter, wandb_id: str | None
-) -> Record:
+def _draft(wanted: Run, training: Training, wandb_id: str | None) -> Record:
+    """The record as it is known before the training, of the code that trains; see `_completed`."""
     config, data = wanted.config, training.data
     return Record(
         setup=config.setup,
         recipe=config.recipe,
         ablation=wanted.label,
         seed=config.seed,
-        status=status,
+        status=records.STOPPED,
         difference={key: list(pair) for key, pair in wanted.difference.items()},
         config=wanted.plain,
         config_hash=wanted.config_hash,
@@ -427,16 +425,28 @@ def _record(
             val_images=len(data.val.labels),
             skipped=list(data.skipped),
         ),
-        metrics=metrics,
-        cost=_cost(config, training, meter),
+        metrics=_NOT_MEASURED[0],
+        cost=_cost(config, training, LoadMeter()),
         machine=capture_machine(str(training.device), training.ranks.count),
         code=capture_code(),
         command=command_line(wanted.command),
         wandb_id=wandb_id,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished="",
         numerics=training.identity["numerics"] or None,
         branched_from=training.branched_from,
         folder=wanted.folder,
+    )
+
+
+def _completed(
+    draft: Record, status: str, training: Training, meter: LoadMeter, metrics: records.Metrics = _NOT_MEASURED[0]
+) -> Record:
+    return replace(
+        draft,
+        status=status,
+        metrics=metrics,
+        cost=_cost(training.config, training, meter),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

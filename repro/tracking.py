@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from repro.config import WandbConfig, WandbMode
+from repro.files import escaped
 
 if TYPE_CHECKING:
     import wandb
@@ -105,6 +106,9 @@ def tracking(
     if mode == "disabled":
         return Tracker(None)
     folder = results_dir / "raw"
+    if escaped(str(folder)) != str(folder):
+        _say(f"not available, the run goes on without it: {escaped(str(folder))} is no UTF-8, as W&B needs it")
+        return Tracker(None)
     arguments = {
         "project": config.project,
         "entity": config.entity,

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +238,11 @@ assert "wandb" not in sys.modules
         ended = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_wandb_cannot_name_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    assert start(folder, WandbMode.offline).run_id is None
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "caf\\udce9/raw is no UTF-8" in err
