@@ -2,16 +2,13 @@
 
 The defaults are those of `experiments/recipe/paper.yaml`, which cites the source of each value. Sections
 are of Krizhevsky, Sutskever, Hinton (NIPS 2012). This file knows neither Hydra nor torch: a configuration
-is plain data, and what follows from its values is a property.
+is plain data, and what follows from its values is a property. `config_checks.py` says what they may be.
 
 A key that is added later must have a default that keeps what was done before: old records are read with it.
 """
 
-import math
 from dataclasses import dataclass, field, fields
 from enum import Enum
-
-from repro.errors import UserError
 
 PAPER_BATCH = 128  # section 5; learning rates are quoted for this batch
 
@@ -534,109 +531,3 @@ class Config:
         train = self.train
         in_parts = train.micro_batch is not None or train.checkpoint_activations
         return not in_parts if train.cuda_graph is None else train.cuda_graph
-
-    def check(self) -> None:
-        """Raises UserError for the first value that cannot be."""
-        for wrong, message in self._problems():
-            if wrong:
-                raise UserError(message)
-
-    def _problems(self) -> list[tuple[bool, str]]:
-        return [*self._model_problems(), *self._data_problems(), *self._training_problems()]
-
-    def _model_problems(self) -> list[tuple[bool, str]]:
-        model, norm, pool = self.model, self.model.norm, self.model.pool
-        unknown = [name for name in model.linked_layers if name not in LAYER_NAMES]
-        return [
-            (model.columns < 1, f"model.columns={model.columns}: must be 1 or more"),
-            (model.scale <= 0 or model.width <= 0, "model.scale and model.width must be above 0"),
-            (bool(unknown), f"model.linked_layers={unknown}: choose from {', '.join(LAYER_NAMES)}"),
-            (
-                norm.n < 1 or norm.n % 2 == 0,
-                f"model.norm.n={norm.n}: must be odd, as many on either side",
-            ),
-            (norm.k <= 0 or norm.alpha < 0, "model.norm: k must be above 0 and alpha at least 0"),
-            (pool.size < 1 or pool.stride < 1, "model.pool: size and stride must be 1 or more"),
-            (
-                not 0 <= model.dropout.rate < 1,
-                f"model.dropout.rate={model.dropout.rate}: must be at least 0 and below 1",
-            ),
-            (
-                model.init.keep_gain and model.net is not Net.alexnet,
-                f"model.init.keep_gain: model.net={model.net.name} has no full-width net to keep the gain of",
-            ),
-            (
-                norm.kind is Normalization.batch_norm
-                and (self.train.micro_batch is not None or self.train.checkpoint_activations),
-                "batch normalisation sees the parts of a batch, or sees it twice: leave train.micro_batch and"
-                " train.checkpoint_activations out",
-            ),
-        ]
-
-    def _data_problems(self) -> list[tuple[bool, str]]:
-        data, augment = self.data, self.augment
-        return [
-            (self.seed < 0, f"seed={self.seed}: the seed must be 0 or more"),
-            (
-                self.crop > data.image_size,
-                f"data.crop={data.crop}: an input of {self.crop} pixels does not fit images of {data.image_size}",
-            ),
-            (
-                not 1 <= data.jpeg_quality <= 100,
-                f"data.jpeg_quality={data.jpeg_quality}: must lie between 1 and 100",
-            ),
-            (
-                data.format is Format.raw and data.jpeg_quality != JPEG_QUALITY,
-                f"data.jpeg_quality={data.jpeg_quality} changes nothing without data.format=jpeg",
-            ),
-            (not 0 <= data.minival < 1, f"data.minival={data.minival}: must be at least 0 and below 1"),
-            (
-                data.classes is not None and data.classes < 2,
-                f"data.classes={data.classes}: at least two classes are needed",
-            ),
-            (augment.share < 1, f"augment.share={augment.share}: must be 1 or more"),
-            (augment.color_noise_divisor <= 0, "augment.color_noise_divisor: must be above 0"),
-        ]
-
-    def _training_problems(self) -> list[tuple[bool, str]]:
-        train, optimizer, schedule, micro = self.train, self.optimizer, self.schedule, self.train.micro_batch
-        shares = [*schedule.drops, schedule.conv1_lower_at, schedule.conv1_freeze_at, self.augment.color_noise_off_at]
-        return [
-            (train.epochs < 1, f"train.epochs={train.epochs}: at least one epoch is needed"),
-            (train.batch_size < 1, f"train.batch_size={train.batch_size}: must be 1 or more"),
-            (
-                micro is not None and (micro < 1 or train.batch_size % micro != 0),
-                f"train.micro_batch={micro}: must divide train.batch_size={train.batch_size}",
-            ),
-            (
-                bool(train.cuda_graph) and (micro is not None or train.checkpoint_activations),
-                "train.cuda_graph=true records whole batches with all they keep: leave train.micro_batch and"
-                " train.checkpoint_activations out",
-            ),
-            (not (math.isfinite(optimizer.lr) and optimizer.lr > 0), f"optimizer.lr={optimizer.lr}: must be above 0"),
-            (
-                not 0 <= optimizer.momentum < 1,
-                f"optimizer.momentum={optimizer.momentum}: must be at least 0 and below 1",
-            ),
-            (
-                optimizer.weight_decay < 0,
-                f"optimizer.weight_decay={optimizer.weight_decay}: must be at least 0",
-            ),
-            (
-                optimizer.clip_norm is not None and optimizer.clip_norm <= 0,
-                f"optimizer.clip_norm={optimizer.clip_norm}: must be above 0",
-            ),
-            (schedule.divisor <= 0, f"schedule.divisor={schedule.divisor}: must be above 0"),
-            (
-                any(share is not None and not 0 <= share <= 1 for share in shares),
-                "shares of a run (schedule.drops, *_at) must lie between 0 and 1",
-            ),
-            (
-                schedule.kind is ScheduleKind.cosine and not schedule.drop_biases,
-                "schedule.drop_biases=false changes nothing under schedule.kind=cosine, which has no drops",
-            ),
-            (
-                schedule.kind is ScheduleKind.plateau and self.data.minival == 0,
-                "schedule.kind=plateau decides on held-out training images: set data.minival, for example to 0.05",
-            ),
-        ]

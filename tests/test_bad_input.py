@@ -56,7 +56,7 @@ def refuse(words: list[str], capfd: pytest.CaptureFixture[str]) -> Refuse:
         ("trian.epochs=3", "did you mean train?"),
         ("train.epochs=many", "train.epochs=many"),
         ("model.activation=relux", "sigmoid"),
-        ("seed=-1", "seed=-1: the seed must be 0 or more"),
+        ("seed=-1", "seed=-1: must be at least 0"),
         ("train.micro_batch=5", "must divide train.batch_size=16"),
         ("data.crop=99", "does not fit images of 72"),
         ("seed=0,1", "put -m in front"),

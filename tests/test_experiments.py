@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from repro import experiments
 from repro.config import Config, Net, Normalization
+from repro.config_checks import check
 from repro.errors import UserError
 from repro.experiments import ablations, choices, compose, named_keys, normalise_arguments
 from repro.naming import changes, difference
@@ -51,7 +52,7 @@ def test_ablations_change_something_valid_wherever_they_apply(
             own = changes(name, recipe, setup)
             assert own, f"{name} changes nothing"
             changed = put(plain[recipe, setup], own)
-            changed.check()
+            check(changed)
             assert difference(changed, plain[recipe, setup]).keys() == own.keys()
 
 
@@ -129,7 +130,7 @@ def test_conv1_leaves_no_remainder(setup: str, plain: dict[tuple[str, str], Conf
         ("model.norm=none", "model.norm=none: Invalid type assigned"),
         ("data.minival=null", "data.minival=null: field 'data.minival' is not Optional"),
         ("schedule.drops=[half]", "schedule.drops=[half]: Value 'half'"),
-        ("seed=-1", "seed=-1: the seed must be 0 or more"),
+        ("seed=-1", "seed=-1: must be at least 0"),
         ("seed", "cannot read 'seed': write key=value"),
         ("=3", "cannot read '=3': write key=value"),
         ("optimizer.lr=[1", "cannot read 'optimizer.lr=[1': write key=value"),

@@ -35,7 +35,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of experiments/ that a test may spoil."""
     folder = tmp_path / "experiments"
     shutil.copytree(experiments.EXPERIMENTS, folder)
-    caches = (experiments._read, naming.plain_settings, ablations)
+    caches = (experiments._read, experiments._by_hydra, naming.plain_settings, ablations)
     monkeypatch.setattr(experiments, "EXPERIMENTS", folder)
     for cache in caches:
         cache.cache_clear()

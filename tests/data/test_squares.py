@@ -9,6 +9,7 @@ import pytest
 
 from repro.config import Config as RunConfig
 from repro.config import DataConfig, Format
+from repro.config_checks import check
 from repro.data import pack
 from repro.data.augmentation import random_windows
 from repro.data.squares import JpegSquares, encode
@@ -156,4 +157,4 @@ def test_settings_that_cannot_be(changes: dict[str, int], match: str) -> None:
     config = RunConfig()
     config.data.jpeg_quality = changes["jpeg_quality"]
     with pytest.raises(UserError, match=match):
-        config.check()
+        check(config)
