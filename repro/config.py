@@ -118,6 +118,22 @@ class Format(Enum):
 JPEG_QUALITY = 95
 
 
+class Exif(Enum):
+    """Which way up: as the pixels lie in a file (as torchvision has them), or as its EXIF orientation says."""
+
+    keep = "keep"
+    rotate = "rotate"
+
+
+class Transparency(Enum):
+    """What is seen of transparent pixels: the colour stored beneath (as torchvision has them), or one behind them."""
+
+    keep = "keep"
+    white = "white"
+    grey = "grey"
+    black = "black"
+
+
 class Mean(Enum):
     """What is subtracted from the pixels (section 2).
 
@@ -350,6 +366,10 @@ class DataConfig:
     """How the packed squares are kept; `jpeg` for a smaller disk, its pixels differ a little."""
     jpeg_quality: int = JPEG_QUALITY
     """Quality of `jpeg`, 1 to 100. At 95 a pixel is off by about one grey level of 255, far below the colour noise."""
+    exif: Exif = Exif.keep
+    """Which way up images are that a camera was turned for."""
+    transparency: Transparency = Transparency.keep
+    """What is seen of transparent pixels."""
     image_size: int = 256
     """Side of the stored square, pixels: shorter side to this, then the centre; section 2."""
     crop: int = 224

@@ -21,7 +21,7 @@ PRECISION = "train.precision"
 GIVEN = (
     *("train.epochs", PRECISION, "init_from", "model.scale"),
     *("data.source", "data.classes", "data.image_size", "data.crop", "data.format", "data.jpeg_quality"),
-    *("data.minival", "data.skip_bad"),
+    *("data.minival", "data.skip_bad", "data.exif", "data.transparency"),
 )
 """How much is trained, in what arithmetic, from which weights, on which images: by itself never what is compared."""
 

@@ -70,7 +70,10 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Data:
-    """The images: `content_hash` identifies them, `skipped` names those left out, relative to the data set."""
+    """The images: `content_hash` identifies them, `skipped` names those left out, relative to the data set.
+
+    The last four count what a reader should know of, as `repro.data.store.Counts`; None too in records of before that.
+    """
 
     source: str
     content_hash: str
@@ -78,6 +81,10 @@ class Data:
     train_images: int
     val_images: int
     skipped: list[str]
+    val_images_in_train: int | None = None
+    classes_out_of_order: int | None = None
+    exif_oriented: int | None = None
+    transparent: int | None = None
 
 
 @dataclass(frozen=True)

@@ -424,6 +424,7 @@ def _draft(wanted: Run, training: Training, wandb_id: str | None) -> Record:
             train_images=len(training.train_split.labels),
             val_images=len(data.val.labels),
             skipped=list(data.skipped),
+            **vars(data.counts),
         ),
         metrics=_NOT_MEASURED[0],
         cost=_cost(config, training, LoadMeter()),

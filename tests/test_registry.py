@@ -16,6 +16,8 @@ NOT_OF_A_RECIPE = {  # a matter of the setup or the user
     "data.format",
     "data.jpeg_quality",
     "data.skip_bad",
+    "data.exif",
+    "data.transparency",
     "init_from",
 }
 

@@ -81,6 +81,8 @@ def test_a_run_leaves_a_whole_record(finished: Path) -> None:
     names = {"record.json", "curve.csv", "correct.npz", "kernels.npz"}
     assert {path.name for path in record.folder.iterdir()} == names
     assert (record.data.classes, record.data.train_images, record.data.val_images) == (2, 40, 12)
+    counted = record.data.val_images_in_train, record.data.classes_out_of_order
+    assert (*counted, record.data.exif_oriented, record.data.transparent) == (0, 0, 0, 0)
     assert record.difference["train.epochs"] == [90, 3]
     assert record.metrics.train.loss == pytest.approx(np.log(2), abs=0.5)
     assert record.cost.images_per_second == pytest.approx(3 * 40 / record.cost.minutes / 60)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -48,7 +48,9 @@ def prepare(folder: Path, listing: Listing, config: DataConfig) -> int:
 
     Raises UserError naming every bad file (unless `skip_bad`), RunFailure where the disk is full or not writable.
     """
-    with disk_errors(folder):
+    with disk_errors(folder), warnings.catch_warnings():
+        for text in ("Corrupt EXIF data", "Metadata Warning", "Truncated File Read"):
+            warnings.filterwarnings("ignore", text)  # ILSVRC has some; the pixels are whole
         (folder / META).unlink(missing_ok=True)
         parts = _resume(folder, listing, config)
         images = sum(part.missing for part in parts)
@@ -90,7 +92,8 @@ class _Changed(Exception):
 class _Part:
     """One split on its way into its files: images tried so far, and those of them that cannot be read, with reasons.
 
-    `ends` says where the JPEG files in `images` end; None where the squares are kept as they are.
+    `ends` says where the JPEG files in `images` end; None where the squares are kept as they are. `oriented` and
+    `transparent` count images as `Square` says.
     """
 
     name: str
@@ -99,6 +102,8 @@ class _Part:
     images: GrowingArray
     ends: GrowingArray | None
     seen: int = 0
+    oriented: int = 0
+    transparent: int = 0
     bad: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -125,6 +130,8 @@ class _Part:
         """What `restore` needs."""
         return {
             "seen": self.seen,
+            "oriented": self.oriented,
+            "transparent": self.transparent,
             "bad": {str(index): reason for index, reason in self.bad.items()},
             "arrays": [[array.rows, array.digest] for array in self.arrays],
         }
@@ -135,7 +142,8 @@ class _Part:
         An interrupted preparation lies unfinished for as long as its user likes; a damaged row would become part of
         what the images are known by.
         """
-        self.seen, self.bad = saved["seen"], {int(index): reason for index, reason in saved["bad"].items()}
+        self.seen, self.oriented, self.transparent = (saved[key] for key in ("seen", "oriented", "transparent"))
+        self.bad = {int(index): reason for index, reason in saved["bad"].items()}
         for array, (rows, digest) in zip(self.arrays, saved["arrays"], strict=True):
             if not array.restore(rows, digest):
                 raise _Changed(f"{array.path.name} was damaged after the preparation was interrupted")
@@ -150,11 +158,13 @@ class _Part:
             indices = range(self.seen, min(self.seen + block, len(self.files.names)))
             images = dict(zip(indices, pool.map(self._read, indices), strict=True))
             self.bad |= {index: image for index, image in images.items() if isinstance(image, str)}
-            good = [image for image in images.values() if isinstance(image, bytes)]
+            good = [image for image in images.values() if isinstance(image, _Packed)]
             if self.ends is not None:
-                ends = self.images.rows + np.cumsum([len(image) for image in good], dtype=np.int64)
+                ends = self.images.rows + np.cumsum([len(image.content) for image in good], dtype=np.int64)
                 self.ends.append(ends.tobytes())
-            self.images.append(b"".join(good))
+            self.images.append(b"".join(image.content for image in good))
+            self.oriented += sum(image.oriented for image in good)
+            self.transparent += sum(image.transparent for image in good)
             self.seen = indices.stop
             yield len(indices)
         for array in self.arrays:
@@ -173,15 +183,25 @@ class _Part:
         if self.ends is None:
             return self.missing * self.config.image_size**2 * 3
         sample = range(self.seen, len(self.files.names), max(1, self.missing // SAMPLE))
-        sizes = [len(image) for image in map(self._read, sample) if isinstance(image, bytes)]
+        sizes = [len(image.content) for image in map(self._read, sample) if isinstance(image, _Packed)]
         return round(self.missing * float(np.mean(sizes))) if sizes else 0
 
-    def _read(self, index: int) -> bytes | str:
-        """What is written of an image, or the reason why it cannot be read."""
-        square = read_square(self.files, index, self.config.image_size)
+    def _read(self, index: int) -> "_Packed | str":
+        """An image as it is written, or the reason why it cannot be read."""
+        square = read_square(self.files, index, self.config)
         if isinstance(square, str):
             return square
-        return square.tobytes() if self.ends is None else encode(square, self.config.jpeg_quality)
+        pixels = square.pixels
+        content = pixels.tobytes() if self.ends is None else encode(pixels, self.config.jpeg_quality)
+        return _Packed(content, square.oriented, square.transparent)
+
+
+class _Packed(NamedTuple):
+    """What is written of an image, and what its file holds as `Square` says."""
+
+    content: bytes
+    oriented: bool
+    transparent: bool
 
 
 def _resume(folder: Path, listing: Listing, config: DataConfig) -> list[_Part]:
@@ -223,12 +243,10 @@ def _pack(folder: Path, fingerprint: str, parts: list[_Part], what: str) -> None
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     start, packed = time.perf_counter(), 0
     with (
-        warnings.catch_warnings(),
         # Pillow and simplejpeg hold the interpreter's lock for a thirtieth of an image's time: processes gain nothing
         ThreadPoolExecutor(cores()) as pool,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
-        warnings.filterwarnings("ignore", "Corrupt EXIF data")  # ILSVRC has some; the pixels are whole
         task = bar.add_task("", total=total, completed=done, rate="")
         for part in parts:
             for images in part.append(pool):
@@ -260,6 +278,8 @@ def _finish(folder: Path, listing: Listing, parts: list[_Part], config: DataConf
         "fingerprint": listing.fingerprint,
         "skipped": [*listing.foreign, *(part.files.names[index] for part in parts for index in part.bad)],
         "val_images_in_train": _in_both(arrays),
+        "oriented": sum(part.oriented for part in parts),
+        "transparent": sum(part.transparent for part in parts),
         "content_hash": _content_hash(listing.classes, digests),
         "digests": digests | {"mean": digest(statistics.mean)},
         "bytes": {name: (folder / f"{name}.npy").stat().st_size for name in array_names(config.format)},

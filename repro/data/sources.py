@@ -177,13 +177,21 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
+def classes_out_of_order(names: Sequence[str]) -> int:
+    """Of classes all named by numbers, how many have a label that is not their place among the numbers."""
+    if not all(name.isdecimal() for name in names):
+        return 0
+    return sum(name != other for name, other in zip(names, sorted(names, key=int), strict=True))
+
+
 def _warn_of_order(folder: Path, names: list[str]) -> None:
     """Somebody who names folders 0 to 11 may expect the names to be the labels."""
-    if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
+    if moved := classes_out_of_order(names):
         start = ", ".join(f"{name}: {label}" for label, name in enumerate(names[:4]))
         warn(
             f"{folder}: folders named by numbers get labels in the order of their text, as in torchvision's ImageFolder"
-            f" ({start}, ...): write 00, 01, ... for the order of the numbers"
+            f" ({start}, ...), which is another for {moved} of {len(names)}: write 00, 01, ... for the order of the"
+            " numbers"
         )
 
 

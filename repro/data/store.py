@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from repro.config import DataConfig, Format
+from repro.config import DataConfig, Exif, Format, Source, Transparency
 from repro.data.pack import FORMAT, META, array_names, checksum, digest, disk_errors, prepare
 from repro.data.place import LOCK, first_writable, possible_places
-from repro.data.sources import Listing, bad_files, list_images
+from repro.data.sources import Listing, bad_files, classes_out_of_order, list_images
 from repro.data.squares import Squares, as_squares
 from repro.data.statistics import measure
 from repro.errors import RunFailure
@@ -42,6 +42,20 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What a reader of the results should know of the images; None in stores and records of before it was counted.
+
+    Validation images that the training set holds too, pixel for pixel; classes named by numbers whose label is another
+    number; images with an EXIF orientation other than upright; images with transparent pixels.
+    """
+
+    val_images_in_train: int | None = None
+    classes_out_of_order: int | None = None
+    exif_oriented: int | None = None
+    transparent: int | None = None
+
+
+@dataclass(frozen=True)
 class ImageData:
     """A prepared data set. Statistics are of the training set, on the 0-255 scale.
 
@@ -59,6 +73,7 @@ class ImageData:
     channel_std: np.ndarray
     content_hash: str
     skipped: tuple[str, ...]
+    counts: Counts = Counts()
 
 
 def in_memory(train: Split, val: Split, classes: int, content_hash: str) -> ImageData:
@@ -107,8 +122,7 @@ def open_data(config: DataConfig, before_packing: Check | None = None) -> ImageD
 def open_store(config: DataConfig, verify: bool = False, before_packing: Check | None = None) -> Opened:
     """As `open_data`, and says what was done; `verify` checks every byte, however large the store is."""
     listing = list_images(config)
-    coded = f"-jpeg{config.jpeg_quality}" if config.format is Format.jpeg else ""
-    name = f"{config.source.value}-{config.image_size}px{coded}"
+    name = f"{config.source.value}-{config.image_size}px{_variant(config)}"
     places = possible_places(config, listing.root, name)
     start = time.perf_counter()
     found = _first_usable(places, listing, config, verify)
@@ -123,6 +137,14 @@ def open_store(config: DataConfig, verify: bool = False, before_packing: Check |
         folder, data = found
     size = sum(path.stat().st_size for path in folder.glob("*.npy"))
     return Opened(data, folder, size, packed, time.perf_counter() - start, verify)
+
+
+def _variant(config: DataConfig) -> str:
+    """How the pixels differ from those that are made by default."""
+    coded = f"-jpeg{config.jpeg_quality}" if config.format is Format.jpeg else ""
+    turned = "-upright" if config.exif is Exif.rotate else ""
+    painted = f"-on-{config.transparency.value}" if config.transparency is not Transparency.keep else ""
+    return coded + turned + painted
 
 
 def _first_usable(
@@ -165,11 +187,13 @@ def _open(folder: Path, listing: Listing, config: DataConfig, verify: bool = Fal
             f"{folder} leaves out {len(meta['skipped'])} bad files: replace them, or set data.skip_bad=true",
             meta["skipped"],
         )
-    if repeated := meta.get("val_images_in_train"):
-        warn(
-            f"{folder}: {repeated} of {len(arrays['val_labels'])} validation images are in the training set too, pixel"
-            " for pixel, so errors come out too low: remove them from one of the two"
-        )
+    counts = Counts(
+        val_images_in_train=meta.get("val_images_in_train"),
+        classes_out_of_order=classes_out_of_order(meta["classes"]),
+        exif_oriented=meta.get("oriented"),
+        transparent=meta.get("transparent"),
+    )
+    _warn_of(folder, counts, len(arrays["val_labels"]), config)
     train, val = (
         as_squares(arrays[f"{name}_images"], arrays.get(f"{name}_ends"), config.image_size) for name in ("train", "val")
     )
@@ -183,7 +207,28 @@ def _open(folder: Path, listing: Listing, config: DataConfig, verify: bool = Fal
         channel_std=np.array(meta["channel_std"]),
         content_hash=meta["content_hash"],
         skipped=tuple(meta["skipped"]),
+        counts=counts,
     )
+
+
+def _warn_of(folder: Path, counts: Counts, val_images: int, config: DataConfig) -> None:
+    if counts.val_images_in_train:
+        warn(
+            f"{folder}: {counts.val_images_in_train} of {val_images} validation images are in the training set too,"
+            " pixel for pixel, so errors come out too low: remove them from one of the two"
+        )
+    if config.source is not Source.imagefolder:  # what others did with the images of a benchmark stays as it is
+        return
+    if counts.exif_oriented and config.exif is Exif.keep:
+        warn(
+            f"{folder}: {counts.exif_oriented} images are not upright as their files hold them (EXIF orientation), and"
+            " are taken so: data.exif=rotate turns them"
+        )
+    if counts.transparent and config.transparency is Transparency.keep:
+        warn(
+            f"{folder}: {counts.transparent} images have transparent pixels, which keep the colour stored beneath:"
+            " data.transparency=white (grey, black) puts that colour behind them"
+        )
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

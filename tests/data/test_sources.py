@@ -278,4 +278,5 @@ def test_folders_named_by_numbers_are_labelled_by_their_text_and_said_so_once(
         assert list_images(config).classes == ("0", "1", "10", "2")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: ")
-    assert "in the order of their text, as in torchvision's ImageFolder (0: 0, 1: 1, 10: 2, 2: 3, ...)" in line
+    assert "in the order of their text, as in torchvision's ImageFolder (0: 0, 1: 1, 10: 2, 2: 3, ...), which" in line
+    assert "which is another for 2 of 4: write 00, 01, ..." in line

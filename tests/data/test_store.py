@@ -82,7 +82,7 @@ class TestOpen:
         with Image.open(folder / "train/dog/1.png") as image:
             image.save(folder / "val/cat/0.bmp")  # other bytes, another name and class, the same pixels
         for _ in range(2):
-            open_data(config)
+            assert open_data(config).counts.val_images_in_train == 1
         told = capsys.readouterr().err
         assert told.count("warning: ") == 1
         assert "1 of 7 validation images are in the training set too, pixel for pixel" in told
