@@ -202,7 +202,7 @@ def prepare_results(results_dir: str | Path) -> None:
     """Makes the folder and proves that it can be written. Raises UserError, or RunFailure where the disk is full."""
     try:
         Path(results_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=results_dir, prefix=".probe") as file:
+        with tempfile.TemporaryFile(dir=results_dir) as file:  # without a name, so that no kill leaves it
             file.write(b"\0" * 2**20)
             file.flush()
             os.fsync(file.fileno())

@@ -175,7 +175,7 @@ def test_results_that_cannot_be_written_stop_the_run_at_its_start(
     def refused(*_: object, **__: object) -> None:
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refused)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     monkeypatch.setattr("repro.runner.open_data", lambda _: pytest.fail("too late"))
     error = refuse(code=code)
     assert f"results_dir={results}" in error

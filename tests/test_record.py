@@ -319,3 +319,12 @@ def test_kernels_come_back_in_half_precision(tmp_path: Path) -> None:
     (folder / "kernels.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"kernels\.npz: not a readable record"):
         record.read(folder).kernels()
+
+
+def test_a_kill_leaves_no_trace_of_the_trial_that_a_folder_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, there = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda handle: (there.append(names_under(tmp_path)), fsync(handle))[1])
+    record.prepare_results(tmp_path)
+    assert there == [[]]
