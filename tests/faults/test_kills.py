@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from repro import pace, runner
 from repro import record as records
-from repro import runner
 from repro.train import checkpoint
 from tests.faults.killing import killed_at
 from tests.interrupting import Kill, interrupt
@@ -39,11 +39,11 @@ def undisturbed(command: Callable[..., int], tmp_path_factory: pytest.TempPathFa
 
 
 def left(results: Path) -> dict[str, Any]:
-    """Record, weights and names of all files; `force` is what differs by intent."""
+    """Record, weights and names of all files; `force` and how long the run took are what differs by intent."""
     found = content(only_record(results))
     found["config"].pop("force")
     (weights,) = results.rglob(checkpoint.WEIGHTS)
-    names = {str(path.relative_to(results)) for path in results.rglob("*")}
+    names = {str(path.relative_to(results)) for path in results.rglob("*") if path.name != pace.FILE}
     tensors = {name: values.tolist() for name, values in load_file(weights).items()}
     return found | {"weights": tensors, "names": names}
 
