@@ -104,7 +104,10 @@ def _base(run: Words, ablation: str | None) -> Words | None:
 
 
 def _over(words: Iterable[str], given: Sequence[str]) -> list[str]:
-    """The words, less those whose key is given, and the given ones."""
+    """The words, less those whose key is given, and the given ones. UserError for a word that adds or removes a key."""
+    for word in given:
+        if word.startswith(("+", "~")):
+            raise UserError(f"{word}: a suite has every key already: write {word.lstrip('+~')}")
     keys = {_key(word) for word in given}
     return [*(word for word in words if _key(word) not in keys), *given]
 

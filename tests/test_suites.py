@@ -116,3 +116,9 @@ def test_a_key_that_no_suite_has_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(suites, "EXPERIMENTS", tmp_path)
     with pytest.raises(UserError, match=r"suite/cousins.yaml: unknown key seeds: there are ablation, branch_from,"):
         read("cousins")
+
+
+@pytest.mark.parametrize("word", ["++seed=1", "+seed=1", "~seed"])
+def test_a_word_that_adds_or_removes_a_key_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match=r"a suite has every key already: write seed"):
+        suites.runs(["suite=cifar_lrn", word])

@@ -36,6 +36,11 @@ def load_into(path: Path, network: Network, new_classes: bool = False) -> None:
     that the weights do not fit stays as it was.
     """
     given = read(path)
+    for name, tensor in given.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{path}: {name} holds numbers that are not finite: its training diverged, or it is damaged"
+            )
     states = _by_layer(network)
     fresh = _check(path, given, states, _last(network) if new_classes else None)
     for name, tensor in states.items():

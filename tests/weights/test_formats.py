@@ -1,5 +1,7 @@
+import copy
 import errno
 import hashlib
+import math
 import os
 import pickle
 import re
@@ -220,3 +222,13 @@ def test_another_number_of_classes(network: Network, tmp_path: Path) -> None:
     answer = "layer fc8: weight 10 x 256 in the file, 1000 x 256 in the network: choose the recipe and setup"
     with pytest.raises(UserError, match=answer):
         weights.load_into(tmp_path / "x.safetensors", build(small_config("paper"), 1000))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_no_weights(value: float, network: Network, tmp_path: Path) -> None:
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        next(broken.parameters()).view(-1)[7] = value
+    weights.save(tmp_path / "x.safetensors", broken)
+    with pytest.raises(UserError, match=r"x\.safetensors: conv1\.weight holds numbers that are not finite"):
+        weights.load_into(tmp_path / "x.safetensors", copy.deepcopy(network))
