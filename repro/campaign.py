@@ -120,7 +120,8 @@ def start(words: Sequence[str], started: float) -> int:
     chosen = suites.chosen(words)
     name, first = "sweep" if chosen is None else f"suite={chosen}", from_environment().first
     if first:
-        _say(sweep.told(name, suites.runs(rest)))
+        asked = suites.runs(rest)
+        _say([*sweep.told(name, asked), *(["  reading their configurations"] if len(asked) >= MANY else [])])
     wanted, refused, branches = requests(rest)
     for reason in refused:
         print(f"error: {reason}", file=sys.stderr)
@@ -182,16 +183,22 @@ def requests(words: Sequence[str]) -> Requests:
 
 
 def _request(words: tuple[str, ...]) -> Run:
-    """A run; seeds of one arm are composed once."""
+    """A run; what seeds of one arm share is found once."""
     seeds = [word.removeprefix("seed=") for word in words if word.startswith("seed=")]
-    config = _composed(tuple(word for word in words if not word.startswith("seed=")))
-    if seeds and not seeds[0].isdecimal():
-        compose(words)  # says what is wrong
-    config = replace(config, seed=int(seeds[0]) if seeds else config.seed)
+    arm = _arm(tuple(word for word in words if not word.startswith("seed=")))
+    if not seeds:
+        return arm
+    if not seeds[0].isdecimal() or len(seeds[0]) > len("999999999"):
+        compose(words)  # says what is wrong, if it is
+    seed = int(seeds[0])
+    plain = arm.plain | {"seed": seed}
+    return replace(arm, config=replace(arm.config, seed=seed), plain=plain, command=(RUN, *words))
+
+
+@cache
+def _arm(words: tuple[str, ...]) -> Run:
+    config = sweep.composed(words)
     return request(config, words, (RUN, *words), lambda text: print(f"warning: {text}", file=sys.stderr))
-
-
-_composed = cache(sweep.composed)
 
 
 def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +85,19 @@ class Timings:
         return statistics.median(paces) * run.config.train.epochs if paces else None
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        for line in text.splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # a kill cut it off
+        if self.path.exists():
+            state = self.path.stat()
+            yield from _lines(self.path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _lines(path: Path, changed: int, size: int) -> list[dict[str, Any]]:
+    """Of a file in that state; a sweep asks once for each of its runs."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # a kill cut it off
+            lines.append(json.loads(line))
+    return lines
 
 
 def timings_of(run: "Run") -> Timings:

@@ -30,7 +30,7 @@ def told(name: str, runs: Iterable[Words]) -> list[str]:
     for key, found in values.items():
         if len(found) > 1:
             more = f", and {len(found) - NAMES_SHOWN:,} more" if len(found) > NAMES_SHOWN else ""
-            lines.append(f"  {key:<9}{', '.join(list(found)[:NAMES_SHOWN])}{more}")
+            lines.append(f"  {key:<8} {', '.join(list(found)[:NAMES_SHOWN])}{more}")
     return lines
 
 

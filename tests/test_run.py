@@ -144,6 +144,15 @@ def test_another_way_to_compute_the_same_is_the_same_run(start: Start, results: 
     assert only_record(results).config_hash == same.config_hash
 
 
+def test_the_plan_is_told_before_images_are_read(
+    start: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert start("ablation=no_lrn", f"data.root={tmp_path / 'nowhere'}") == 2
+    out = capfd.readouterr().out
+    assert "  asks     Does response normalisation lower the error?" in out
+    assert "model.norm.kind: lrn -> none" in out
+
+
 # ---- done, forced, in the way ----------------------------------------------------------------------------------------
 
 
@@ -266,10 +275,24 @@ def test_an_automatic_precision_other_than_bf16_has_a_folder_of_its_own(
 
 
 def test_the_jobs_of_a_sweep_leave_what_single_runs_leave(
-    start: Start, results: Path, singles: list[dict[str, Any]]
+    start: Start, results: Path, singles: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert start("-m", "seed=1,0") == 0
     assert [content(record) for record in records.find(results)] == singles
+    assert [record.command.split()[-1] for record in records.find(results)] == ["seed=0", "seed=1"]
+    out = capfd.readouterr().out
+    assert out.startswith("sweep: 2 runs\n  seed     1, 0\n")
+    assert re.search(r"^1 of 2: .*, seed 1: setup imagefolder", out, re.MULTILINE)
+    assert re.search(r"^2 of 2: .*, seed 0: setup imagefolder", out, re.MULTILINE)
+    assert out.endswith("sweep: 2 of 2 runs are done\n")
+
+
+def test_a_sweep_by_a_pattern_is_hydras(
+    start: Start, results: Path, singles: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert start("-m", "ablation=glob(baselin*)") == 0
+    assert content(only_record(results)) == singles[0]
+    assert "run 1: " in capfd.readouterr().out
 
 
 def test_a_job_that_fails_does_not_hold_up_the_others(
