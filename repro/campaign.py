@@ -107,9 +107,8 @@ class Watch(Screen):
 def start(words: Sequence[str], started: float) -> int:
     """Runs a suite or a sweep from the words of a command line; returns the exit code.
 
-    Says first what it is, and at last what came out and what is left.
-
-    `started` is when the command began, on `time.monotonic`'s clock. Raises UserError where a word means nothing.
+    Says first what it is, and at last what came out and what is left. `started` is when the command began, on
+    `time.monotonic`'s clock. Raises UserError where a word means nothing.
     """
     own, rest = own_words(words, suites.OWN_WORDS)
     clock, at_once = Clock(started + 60 * _positive("minutes", own)), _positive("at_once", own)
@@ -130,7 +129,7 @@ def start(words: Sequence[str], started: float) -> int:
     if first:
         _say(_outlook(wanted))
     code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, branches, clock)
-    if not stopping.is_stop(code) and first:
+    if not stopping.is_stop(code) and first and wanted:
         Console(highlight=False).print(of_sweep([run.folder for run in wanted]))
         print(summary(name, wanted, 60 * float(own["minutes"])))
     return max(code, 2 if refused else 0)

@@ -78,6 +78,7 @@ def of_sweep(folders: Sequence[Path]) -> "Table":
     table = Table("ablation", "seed", "top-1 error", "difference", "verdict", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
+    table.columns[-1].min_width = len("distinguishable")  # its longest word
     arms = list(dict.fromkeys(folder.parent for folder in folders))
     names, last = _short_names(arms), None
     for folder in sorted(folders, key=lambda folder: arms.index(folder.parent)):
