@@ -35,6 +35,8 @@ def _compare(arguments: Sequence[str]) -> None:
         raise UserError(
             f"no records in {results_dir / 'runs'}: make one: python -m repro.run results_dir={results_dir}"
         )
+    for run in runs:
+        run.correct()  # tells where bits and errors are not of one run
     if page:
         print(suite.render(page, runs), end="")
         return

@@ -32,6 +32,10 @@ COMPLETE, STOPPED, DIVERGED = STATUSES = ("complete", "stopped", "diverged")
 CENTRE, TEN_CROPS = CROP_MODES = ("centre", "ten_crops")
 TOP5_CLASSES = 6
 """Fewest classes with a top-5 error: of five or fewer, five guesses hold the right one."""
+ROUNDED = 0.5
+"""Images by which an error that was rounded may differ from a count."""
+SAME_WEIGHTS = 1.0
+"""Points (and one image) by which a device that never computes the same bits twice may differ on the same weights."""
 CURVE = (
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5",
     "images_per_second", "minutes", "events",
@@ -146,16 +150,46 @@ class Record:
             raise _damaged(path, error) from error
 
     def correct(self) -> dict[str, np.ndarray]:
-        """For each crop mode, whether the top-1 answer is right: (N,) bool in the set's order; {} if not complete."""
+        """For each crop mode, whether the top-1 answer is right: (N,) bool in the set's order; {} if not complete.
+
+        UserError where the file is damaged, or is not that of the errors in the record.
+        """
         path = self.folder / "correct.npz"
         if self.status != COMPLETE and not path.exists():
             return {}
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
                 count = int(packed["n"])
-                return {mode: np.unpackbits(packed[mode], count=count).astype(bool) for mode in CROP_MODES}
+                bits = {mode: np.unpackbits(packed[mode], count=count).astype(bool) for mode in CROP_MODES}
+            for mode in bits:
+                self._agree(mode, bits[mode])
+            return bits
         except Exception as error:  # zipfile, numpy and the file system each have their own
             raise _damaged(path, error) from error
+
+    def _agree(self, mode: str, right: np.ndarray) -> None:
+        """Raises ValueError where the bits are not as many as the images, or tell another error than the record."""
+        error, images = getattr(self.metrics, mode).top1, self.data.val_images
+        if len(right) != images:
+            raise ValueError(f"{len(right)} answers to {images} images")
+        if error is not None and abs(images - right.sum() - error * images / 100) > ROUNDED:
+            wrong = 100 * (1 - right.mean())
+            raise ValueError(f"{wrong:.2f} % wrong in {mode}, where record.json says {error:.2f} %")
+
+    def verify(self) -> None:
+        """Raises UserError where curve or bits are missing, damaged, or of another run than the record."""
+        self.correct()
+        rows, epochs = self.curve(), self.config.get("train", {}).get("epochs")
+        path = self.folder / "curve.csv"
+        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+            raise _damaged(path, ValueError("its epochs are not 1, 2, 3 ..."))
+        if self.status != COMPLETE:
+            return
+        if len(rows) != epochs:
+            raise _damaged(path, ValueError(f"{len(rows)} epochs of a run of {epochs}"))
+        last, error = rows[-1]["val_top1"], self.metrics.centre.top1
+        if last is None or error is None or abs(last - error) > SAME_WEIGHTS + 100 / self.data.val_images:
+            raise _damaged(path, ValueError(f"a last val_top1 of {last}, where record.json says {error}"))
 
     def kernels(self) -> np.ndarray | None:
         """conv1's weights after the last step: (maps, 3, 11, 11) float16; None where there are none, or not 11x11."""

@@ -222,13 +222,14 @@ def _ended(folder: Path) -> Record | None:
 
 
 def _finished(wanted: Run) -> Record | None:
-    """The record of the same run, if it ended. UserError where the place is taken by a different one."""
+    """The record of the same run, if it ended. UserError where it is another run's, or damaged."""
     record = None if wanted.config.force and not _has_replaced(wanted) else _ended(wanted.folder)
     if record is None:
         return None
     where = f"{wanted.folder}: there is a record"
     if records.config_hash(settings(record)) != wanted.config_hash:
         raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
+    record.verify()
     return record
 
 

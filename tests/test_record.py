@@ -247,6 +247,42 @@ def test_damaged_curve_and_bits_are_named(tmp_path: Path, name: str, damage: str
         run.curve() if name == "curve.csv" else run.correct()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda bits: {mode: ~right for mode, right in bits.items()}, "% wrong in centre, where record.json says"),
+        (lambda bits: {mode: right[:-1] for mode, right in bits.items()}, "399 answers to 400 images"),
+        (lambda bits: {mode: np.append(right, True) for mode, right in bits.items()}, "401 answers to 400 images"),
+    ],
+)
+def test_bits_of_another_run_are_told(tmp_path: Path, change: Any, words: str) -> None:
+    run = make_record()
+    folder = file_record(tmp_path, run)
+    record.write(folder, run, make_curve(), change(answers(run)))
+    with pytest.raises(UserError, match=rf"correct\.npz: not a readable record \(.*{words}"):
+        record.read(folder).correct()
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (make_curve(2), "2 epochs of a run of 3"),
+        ([make_curve()[number] for number in (0, 2, 1)], "its epochs are not 1, 2, 3"),
+        ([*make_curve(2), make_curve()[2] | {"val_top1": 60.0}], "a last val_top1 of 60.0"),
+        ([*make_curve(2), make_curve()[2] | {"val_top1": None}], "a last val_top1 of None"),
+    ],
+)
+def test_a_curve_of_another_run_is_told(tmp_path: Path, rows: list[dict[str, Any]], words: str) -> None:
+    run = make_record(error=10.0, epochs=3)
+    folder = file_record(tmp_path, run)
+    right = [*make_curve(2), make_curve()[2] | {"val_top1": 12.0}]
+    record.write(folder, run, right, answers(run))
+    record.read(folder).verify()
+    record.write(folder, run, rows, answers(run))
+    with pytest.raises(UserError, match=rf"curve\.csv: not a readable record \(.*{words}"):
+        record.read(folder).verify()
+
+
 def test_crop_modes_must_agree_in_length(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="differ in their number of images"):
         record.write(tmp_path / "seed0", make_record(), [], {"centre": np.ones(3), "ten_crops": np.ones(4)})

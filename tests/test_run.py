@@ -196,6 +196,23 @@ def test_a_finished_run_is_skipped_until_forced(
     assert json.loads(path.read_text())["command"].endswith("force=true")
 
 
+@pytest.mark.parametrize("name", ["curve.csv", "correct.npz"])
+@pytest.mark.parametrize("other", [None, b"damaged"])
+def test_a_finished_run_whose_files_are_not_its_own_is_not_done(
+    name: str, other: bytes | None, start: Start, results: Path, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, results)
+    path = records.find(results)[0].folder / name
+    if other is None:
+        path.unlink()
+    else:
+        path.write_bytes(other)
+    assert start() == 2
+    error = capfd.readouterr().err
+    assert error.count("error: ") == 1
+    assert f"{path}: not a readable record" in error
+
+
 def test_a_diverged_run_is_filed_as_such_and_not_repeated(
     start: Start, results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
