@@ -428,6 +428,14 @@ def _parse(plain: Any) -> Record:
     if record.status not in STATUSES:
         raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
     measured = record.data.classes >= TOP5_CLASSES
+    for key, pair in record.difference.items():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"difference.{key} is {pair!r}, not [value in the recipe, value here]")
+    if not isinstance(record.config.get("train", {}), dict):
+        raise ValueError(f"config.train is {record.config['train']!r}")
+    for name in ("classes", "train_images", "val_images"):
+        if getattr(record.data, name) < 1:
+            raise ValueError(f"data.{name} is {getattr(record.data, name)}")
     for mode in CROP_MODES if record.status == COMPLETE else ():
         errors = getattr(record.metrics, mode)
         needed = (errors.top1, errors.top5) if measured else (errors.top1,)

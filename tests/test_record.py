@@ -2,7 +2,7 @@ import errno
 import json
 import os
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,9 @@ def edit(folder: Path, **changed: Any) -> None:
         ({"machine": None}, "wrong or missing keys"),
         ({"metrics": {"centre": {"top1": 101.0, "top5": 1.0}}}, "wrong or missing keys"),
         ({"status": "complete", "wandb_id": 3}, "wandb_id is 3"),
+        ({"difference": {"model.norm.kind": []}}, r"difference\.model\.norm\.kind is \[\]"),
+        ({"config": {"train": None}}, r"config\.train is None"),
+        ({"data": asdict(make_record().data) | {"classes": 0}}, r"data\.classes is 0"),
     ],
 )
 def test_damaged_record_is_named(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
