@@ -252,8 +252,7 @@ def prepare(folder: Path) -> None:
     """Proves that a record can be filed there, before there is one. Raises UserError."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder.parent, prefix=".probe"):
-            pass
+        tempfile.TemporaryFile(dir=folder.parent).close()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}): choose another results_dir") from error
 

@@ -123,7 +123,8 @@ def test_done_already_makes_lost_weights_from_the_checkpoint(
 ) -> None:
     results = tmp_path / "results"
     at_its_end(command, results)
-    shutil.copytree(undisturbed / "runs", results / "runs", dirs_exist_ok=True)  # as a kill left it once, between record and weights
+    # as a kill left it once, between record and weights
+    shutil.copytree(undisturbed / "runs", results / "runs", dirs_exist_ok=True)
     assert command(results) == 0
     assert "done already (complete); force=true" in capfd.readouterr().out
     assert left(results) == left(undisturbed)
