@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from repro.command import exit_code, own_words
 from repro.environment import capture_code, capture_machine
 from repro.errors import RunFailure, UserError
+from repro.experiments import at_home
 from repro.speed import benchfile
 from repro.speed.benchfile import Part
 from repro.speed.bounded import within
@@ -56,9 +57,11 @@ def main() -> None:
     own, rest = own_words(sys.argv[1:], DEFAULTS)
     if rest:
         raise UserError(f"{rest[0]}: not known here; write only=..., device=... or results_dir=...")
+    if not own["results_dir"]:
+        raise UserError("results_dir=: give a folder")
     kind, chosen = _device(own["device"]), _parts(own["only"], own["device"])
     name = capture_machine(kind).device
-    path = benchfile.path_of(Path(own["results_dir"]), name)
+    path = benchfile.path_of(Path(at_home(own["results_dir"])), name)
     known, failed, missed = benchfile.read(path), dict[str, str](), list[str]()
     until = time.monotonic() + SECONDS
     for number, part in enumerate(chosen, 1):

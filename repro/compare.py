@@ -14,7 +14,7 @@ from pathlib import Path
 from repro import record, suites
 from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
-from repro.experiments import choices
+from repro.experiments import at_home, choices
 from repro.files import replace_file
 from repro.report import claims, findings, index, readme, speed, suite, tables
 
@@ -87,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, str, bool]:
     for argument in [*empty, *(word for word in rest if word != "--check")]:
         usage = "python -m repro.compare [results_dir=FOLDER] [suite=NAME] [--check]"
         raise UserError(f"{argument}: not known here; write {usage}")
-    return Path(own["results_dir"]), own["suite"], bool(rest)
+    return Path(at_home(own["results_dir"])), own["suite"], bool(rest)
 
 
 def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:

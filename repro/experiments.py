@@ -8,7 +8,7 @@ from dataclasses import asdict
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -18,11 +18,19 @@ from repro.config import About, Config
 from repro.config_checks import check
 from repro.errors import UserError
 
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
 _SHIPPED = Path(__file__).parent / "_experiments"  # where a wheel puts the YAML files
 EXPERIMENTS = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[1] / "experiments"
 
 GROUPS = ("recipe", "setup", "ablation")
 BASELINE = "baseline"
+PATHS = ("results_dir", "init_from", "data.root", "data.cache")
+TEXTS = (*PATHS, "train.device", "wandb.project", "wandb.entity")
+"""Keys whose values are texts, whatever they look like."""
+OPTIONS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help", "--version")
+"""Of Hydra's, those that show something of one configuration."""
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -35,14 +43,15 @@ def compose(overrides: Sequence[str]) -> Config:
 
     Raises UserError, in one line, for anything unknown, of the wrong type or out of range.
     """
-    _check_words(overrides, multirun=False)
-    chosen = tuple(word for word in overrides if word.partition("=")[0] in GROUPS)
-    plain_words = [word for word in overrides if word not in chosen]
+    words = readable(overrides)
+    _check_words(words, multirun=False, sweeps=False)
+    chosen = tuple(word for word in words if word.partition("=")[0] in GROUPS)
+    plain_words = [word for word in words if word not in chosen]
     try:
         if all(re.match(r"(?!hydra\b)[a-z][\w.]*=", word) for word in plain_words):
             node = _changed(_by_hydra(EXPERIMENTS, chosen), plain_words)
         else:
-            node = _by_hydra(EXPERIMENTS, tuple(overrides))
+            node = _by_hydra(EXPERIMENTS, tuple(words))
     except Exception as error:  # Hydra's errors, OmegaConf's and plain ValueError have no other common base
         raise UserError(explain(error)) from error
     return to_config(node)
@@ -83,15 +92,15 @@ def to_config(node: DictConfig) -> Config:
     """The typed and checked configuration; raises UserError for a key that was added or taken away."""
     known = flatten(plain(Config()))
     given = flatten(OmegaConf.to_container(node, enum_to_str=True))
-    try:
-        OmegaConf.resolve(node)
-    except OmegaConfBaseException as error:  # data.root=/x/${y}
-        raise UserError(explain(error)) from error
     for key in sorted(given.keys() - known.keys()):  # `+key=value` gets past the schema
         raise UserError(_unknown_key(key))
     for key in sorted(known.keys() - given.keys()):  # so does `~key`, and leaves the schema's default
         raise UserError(f"{key} cannot be taken away: write {key}=value")
-    config = cast(Config, OmegaConf.to_object(node))
+    try:
+        config = cast(Config, OmegaConf.to_object(node))
+    except OmegaConfBaseException as error:  # data.root=/x/${y}
+        raise UserError(explain(error)) from error
+    config.results_dir = at_home(config.results_dir)
     check(config)
     return config
 
@@ -105,24 +114,89 @@ def choices(group: str) -> list[str]:
 
 
 def normalise_arguments(argv: Sequence[str]) -> list[str]:
-    """The command line with `-m` in front, where Hydra wants it.
+    """The command line of a command that sweeps, as Hydra reads it: `-m` in front, paths quoted, patterns spelled out.
 
-    Raises UserError for an unknown recipe, setup or ablation, a key given twice, and several values without `-m`.
+    Raises UserError for an unknown option, recipe, setup or ablation, a key given twice, several values without `-m`,
+    and a pattern or range that selects nothing.
     """
     words = [word for word in argv if word not in ("-m", "--multirun")]
     multirun = len(words) < len(argv)
-    words = [_quoted_path(word, multirun) for word in words]
-    _check_words(words, multirun)
+    _check_options(words, multirun)
+    words = readable(words, multirun)
+    _check_words(words, multirun, sweeps=True)
     return ["-m", *words] if multirun else words
 
 
-def _quoted_path(word: str, multirun: bool) -> str:
-    """`init_from=PATH` as Hydra reads it: a run may leave it in a folder called `lr=0.02` or `drops=0.5,0.8`."""
+def readable(words: Sequence[str], multirun: bool = False) -> list[str]:
+    """The words with what only Hydra would read in another way in quotes, and with patterns' matches in their place.
+
+    Raises UserError for a pattern that matches nothing, and for a home folder that nobody has.
+    """
+    return [_quoted_text(_matched(word), multirun) for word in words]
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra reads it, whatever it holds: only before a quote, or at the end, a backslash counts."""
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (found[2] and "\\'"), text) + "'"
+
+
+def _quoted_text(word: str, multirun: bool) -> str:
+    """`data.root=/my images/(1)` or `init_from=lr=0.02/weights.safetensors` with its value in quotes."""
     key, _, value = word.partition("=")
-    if key != "init_from" or not re.search(r"[=,\s\[\](){}:]", value) or re.search(r"""["']""", value):
+    name = key.lstrip("+")
+    if name not in TEXTS or not value or re.fullmatch(r"(choice|shuffle|sort|range|glob|interval)\(.*\)", value):
         return word
-    paths = value.split(",") if multirun else [value]
-    return f"{key}=" + ",".join(f"'{path}'" for path in paths)
+    if multirun:
+        texts = re.split(r""",(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", value)
+    elif "," in value and name not in PATHS:
+        return word  # several values, which the user is told
+    else:
+        texts = [value]
+    return f"{key}={','.join(_as_text(name, text) for text in texts)}"
+
+
+def _as_text(name: str, text: str) -> str:
+    if text == "null" or re.fullmatch(r"""'.*'|".*\"""", text):
+        return text
+    if name == "results_dir":  # the others are expanded where they are read; here Hydra itself makes a folder
+        text = at_home(text)
+    override = _parsed(f"{name}={text}")
+    same = override is not None and not override.is_sweep_override() and override.value() == text
+    return text if same else quoted(text)
+
+
+def at_home(path: str) -> str:
+    """A results folder, where `~` is the user's home. UserError where there is none of that name."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError as error:
+        raise UserError(f"results_dir={path}: there is no such home folder") from error
+
+
+def _matched(word: str) -> str:
+    """`ablation=glob(no_*)` with the names that it matches."""
+    from hydra.core.override_parser.types import Glob
+
+    key, _, value = word.partition("=")
+    override = _parsed(word) if key in GROUPS and value.startswith("glob(") else None
+    found = override.value() if override else None
+    if not isinstance(found, Glob):
+        return word
+    names = found.filter(choices(key))
+    if not names:
+        raise UserError(f"{word} matches none: there are {', '.join(choices(key))}")
+    return f"{key}={','.join(names)}"
+
+
+def _parsed(word: str) -> "Override | None":
+    """A word as Hydra reads it; None where it cannot, which composition explains."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_overrides([word])[0]
+    except OverrideParseException:
+        return None
 
 
 def chosen_ablations(overrides: Iterable[str]) -> list[str]:
@@ -134,14 +208,31 @@ def chosen_ablations(overrides: Iterable[str]) -> list[str]:
     return [str(name) for value in values for name in (value if isinstance(value, list) else [value])]
 
 
-def _check_words(words: Sequence[str], multirun: bool) -> None:
-    """Raises UserError for words that Hydra would take in silence, or explain over many lines."""
+def _check_options(words: Sequence[str], multirun: bool) -> None:
+    """Raises UserError for options that Hydra would answer with a page, a traceback or another configuration."""
+    given = [word.partition("=")[0] for word in words if word.startswith("-")]
+    for option in given:
+        if option not in OPTIONS:
+            raise UserError(f"{option}: no option here: there are -m, --help and {', '.join(OPTIONS)}")
+        if multirun:
+            raise UserError(f"{option} is for one configuration: leave -m and suite= out")
+        if option in ("--resolve", "--package", "-p") and not {"--cfg", "-c"} & set(given):
+            raise UserError(f"{option} goes with --cfg job")
+
+
+def _check_words(words: Sequence[str], multirun: bool, sweeps: bool) -> None:
+    """Raises UserError for words that Hydra would take in silence, or explain over many lines.
+
+    `sweeps`: whether the command takes several values, with `-m`.
+    """
     given: dict[str, str] = {}
     for word in words:
         left, _, value = word.partition("=")
         key = left.lstrip("+~")
         prefix = left.removesuffix(key)
-        if not key:
+        if not sweeps and word.startswith("-"):
+            raise UserError(f"{word}: this command has no such option; write key=value, or --help")
+        if not re.match(r"[\w-]", key):
             raise UserError(_unreadable(word))
         if key in GROUPS and prefix:  # Hydra would take `~ablation` for the baseline
             raise UserError(f"{prefix}{key}: write {key}=name, without {prefix}")
@@ -150,30 +241,45 @@ def _check_words(words: Sequence[str], multirun: bool) -> None:
             raise UserError(f"{key}= is given twice{together}")
         if not word.startswith("-") and left != word:
             given[key] = value
+        values = _swept(word)
         if key in GROUPS:
-            _check_names(key, value)
-        if not multirun and _is_sweep(word):
-            together = f", or write {key}=[{value}] for all in one run" if key == "ablation" else ""
-            raise UserError(f"{word} names several values: put -m in front for one run each{together}")
+            _check_names(key, [value] if values is None else values)
+        if not multirun and values is not None:
+            raise UserError(_several(word, sweeps))
 
 
-def _check_names(group: str, value: str) -> None:
-    if "(" in value:  # glob(no_*): Hydra expands it
-        return
-    for name in (part.strip(" '\"") for part in re.split(r"[\[\],]+", value.strip("[]"))):
-        if name not in choices(group):
-            close = difflib.get_close_matches(name, choices(group), 1)
-            raise UserError(_unknown(f"{group}={name}", close, choices(group)))
+def _several(word: str, sweeps: bool) -> str:
+    """What to do about several values where one is taken."""
+    key, _, value = word.partition("=")
+    remedy = "put -m in front for one run each" if sweeps else "give one"
+    listed = key == "ablation" and "(" not in value
+    return f"{word} names several values: {remedy}{f', or write {key}=[{value}] for all in one run' if listed else ''}"
 
 
-def _is_sweep(word: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+def _check_names(group: str, values: Sequence[str]) -> None:
+    for value in values:
+        if value.startswith("[") and group != "ablation":
+            raise UserError(f"{group}={value}: a run has one {group}: give one name")
+        for name in (part.strip(" '\"") for part in re.split(r"[\[\],]+", value.strip("[]"))):
+            if name not in choices(group):
+                close = difflib.get_close_matches(name, choices(group), 1)
+                raise UserError(_unknown(f"{group}={name}", close, choices(group)))
 
+
+def _swept(word: str) -> list[str] | None:
+    """The values of a word that names several; None for one. Raises UserError where they are none, or endless."""
+    from hydra.errors import HydraException
+
+    override = None if word.startswith("-") else _parsed(word)
+    if override is None or not override.is_sweep_override():
+        return None
     try:
-        return not word.startswith("-") and OverridesParser.create().parse_overrides([word])[0].is_sweep_override()
-    except OverrideParseException:
-        return False  # composition says what is wrong with it
+        values = list(override.sweep_string_iterator())
+    except HydraException as error:  # interval(0,1); glob(*) of what has no files
+        raise UserError(f"{word}: write a list, as in seed=0,1,2, or a range(0,3)") from error
+    if not values:
+        raise UserError(f"{word} selects nothing: it would make no run")
+    return values
 
 
 # ---- the ablation files ----------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from omegaconf import OmegaConf
 
 from repro import experiments
-from repro.config import Config, Net, Normalization
+from repro.config import Config, DataConfig, Net, Normalization, TrainConfig, WandbConfig
 from repro.config_checks import check
 from repro.errors import UserError
-from repro.experiments import ablations, choices, compose, named_keys, normalise_arguments
+from repro.experiments import ablations, choices, compose, named_keys, normalise_arguments, quoted
 from repro.naming import changes, difference
 from tests.places import RECIPES, SETUPS, places, put
 
@@ -146,7 +147,101 @@ def test_a_mistake_ends_in_one_line_that_says_what_exists(word: str, message: st
 
 def test_words_of_other_options_are_left_alone() -> None:
     assert normalise_arguments(["--cfg", "job", "seed=1"]) == ["--cfg", "job", "seed=1"]
-    assert normalise_arguments(["--help"]) == ["--help"]
+    assert normalise_arguments(["--cfg", "job", "--resolve"]) == ["--cfg", "job", "--resolve"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-m", "seed=0,1", "--cfg", "job"], "--cfg is for one configuration: leave -m and suite= out"),
+        (["--resolve"], "--resolve goes with --cfg job"),
+        (["--experimental-rerun", "x.pickle"], "--experimental-rerun: no option here: there are -m, --help and --cfg,"),
+        (["@train.epochs=3"], "cannot read '@train.epochs=3': write key=value"),
+        (["recipe=[paper,source]"], "recipe=[paper,source]: a run has one recipe: give one name"),
+        (["-m", "ablation=glob(zz*)"], "ablation=glob(zz*) matches none: there are adam,"),
+        (["-m", "seed=range(3,0)"], "seed=range(3,0) selects nothing"),
+        (["-m", "seed=interval(0,1)"], "seed=interval(0,1): write a list, as in seed=0,1,2"),
+        (["-m", "ablation=choice(tanh,no_lrm)"], "unknown ablation=no_lrm: did you mean no_lrn?"),
+        (["ablation=[glob(no_*)]"], "unknown ablation=glob(no_*): there are"),
+        (
+            ["ablation=glob(no_*)"],
+            "several values: put -m in front for one run each, or write ablation=[no_augmentation,",
+        ),
+        (["results_dir=~nobody-here/x"], "results_dir=~nobody-here/x: there is no such home folder"),
+    ],
+)
+def test_words_that_would_run_nothing_or_something_else(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        normalise_arguments(words)
+    assert message in str(caught.value)
+
+
+PATHS = [
+    "~/x",
+    "/data/ä",
+    "(1)",
+    "[x]",
+    "#",
+    "it's",
+    "a,b",
+    "/x/日本",
+    "lr=0.02",
+    "1e3",
+    "true",
+    "a\\",
+    r"x\\'",
+    " b ",
+    "{a}",
+    "%",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_is_read_as_it_is_written(path: str) -> None:
+    assert compose([f"data.root={path}"]).data.root == path
+    (word,) = normalise_arguments([f"data.root={path}"])
+    assert compose([word]).data.root == path
+    assert compose([f"wandb.project={quoted(path)}"]).wandb.project == path
+
+
+def test_quotes_and_null_around_a_path_are_the_users() -> None:
+    assert compose(["data.root='a b'", 'data.cache="c"', "init_from=null"]).data.root == "a b"
+    assert compose(["data.root=null"]).data.root is None
+    assert normalise_arguments(["-m", "init_from='a,b',c=d"]) == ["-m", "init_from='a,b','c=d'"]
+
+
+def test_results_lie_in_the_users_home_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ä")
+    assert compose(["results_dir=~/x"]).results_dir == compose(["results_dir='~/x'"]).results_dir == "/home/ä/x"
+    assert normalise_arguments(["-m", "results_dir=~/x"]) == ["-m", "results_dir='/home/ä/x'"]
+    with pytest.raises(UserError, match="results_dir=: give a folder"):
+        compose(["results_dir="])
+
+
+def test_what_a_path_takes_from_elsewhere_must_be_there() -> None:
+    with pytest.raises(UserError, match=r"^data\.root: Interpolation key 'y' not found$"):
+        compose(["data.root=/x/${y}"])
+
+
+def test_the_keys_of_texts_are_those_of_the_schema() -> None:
+    declared = {"results_dir", "init_from"}
+    for section in (DataConfig, TrainConfig, WandbConfig):
+        prefix = section.__name__.removesuffix("Config").lower()
+        declared |= {f"{prefix}.{field.name}" for field in fields(section) if field.type in (str, str | None)}
+    assert declared == set(experiments.TEXTS)
+
+
+def test_a_composition_kept_from_before_is_what_hydra_makes() -> None:
+    words = [
+        "ablation=[tanh,no_lrn]",
+        "seed=3",
+        "model.init.std.conv1=1e-3",
+        "schedule.drops=[0.5,0.75]",
+        "data.root=a",
+    ]
+    whole = experiments.to_config(experiments._by_hydra(experiments.EXPERIMENTS, tuple(words)))
+    assert compose(words) == whole
+    assert compose(words[:1]).seed == 0  # nothing is left of the words before
 
 
 # ---- types -----------------------------------------------------------------------------------------------------------
