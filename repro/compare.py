@@ -14,7 +14,7 @@ from pathlib import Path
 from repro import record, suites
 from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
-from repro.experiments import at_home, choices
+from repro.experiments import at_home
 from repro.files import replace_file
 from repro.report import claims, findings, index, readme, speed, suite, tables
 
@@ -68,7 +68,7 @@ def _shown(path: Path) -> str:
 
 def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> dict[Path, bytes]:
     """Every file that the records give; the project's own pages tell of its own results alone."""
-    asked = [one for one in map(suites.read, choices("suite")) if any(run.setup == one.setup for run in runs)]
+    asked = [one for one in suites.usable() if any(run.setup == one.setup for run in runs)]
     names = tables.render(runs, asked) | claims.render(runs)
     names |= {f"suite-{one.name}.md": suite.render(one, runs) for one in asked}
     texts = {folder / name: text for name, text in names.items()}

@@ -441,7 +441,7 @@ class ScheduleConfig:
     divisor: float = 10.0
     """The rate is divided by this at each drop."""
     patience: int = 2
-    """Epochs without a lower held-out error after which `plateau` drops."""
+    """Epochs in a row without a lower held-out error that `plateau` lets pass; it drops after one more."""
     max_drops: int = 3
     """`plateau` drops at most this often."""
     conv1_lower_at: float | None = None

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from functools import lru_cache
@@ -14,7 +14,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from repro.config import About, Config
+from repro import experiment_files
+from repro.command import warn
+from repro.config import About, Config, Net
 from repro.config_checks import check
 from repro.errors import UserError
 
@@ -179,7 +181,7 @@ def _matched(word: str) -> str:
 
     key, _, value = word.partition("=")
     override = _parsed(word) if key in GROUPS and value.startswith("glob(") else None
-    found = override.value() if override else None
+    found: object = override.value() if override else None
     if not isinstance(found, Glob):
         return word
     names = found.filter(choices(key))
@@ -264,6 +266,8 @@ def _check_names(group: str, values: Sequence[str]) -> None:
             if name not in choices(group):
                 close = difflib.get_close_matches(name, choices(group), 1)
                 raise UserError(_unknown(f"{group}={name}", close, choices(group)))
+            if group == "ablation":
+                _read(name)
 
 
 def _swept(word: str) -> list[str] | None:
@@ -287,8 +291,46 @@ def _swept(word: str) -> list[str] | None:
 
 @lru_cache
 def ablations() -> dict[str, About]:
-    """What each ablation asks, by name, from the files."""
-    return {name: About(**_read(name)["about"]) for name in choices("ablation")}
+    """What each ablation asks, by name, from the files, those of the registry first.
+
+    A file that cannot be used is left out with a warning: only who asks for it needs it.
+    """
+    found: dict[str, About] = {}
+    for name in _in_order():
+        try:
+            about = About(**_read(name)["about"])
+            _check_new(name, found)
+        except UserError as error:
+            warn(f"{error}; left out")
+        else:
+            found[name] = about
+    return found
+
+
+def check_files() -> None:
+    """Raises UserError for the first ablation file that cannot be used."""
+    names = _in_order()
+    for number, name in enumerate(names):
+        _check_new(name, names[:number])
+
+
+def _in_order() -> list[str]:
+    return sorted(choices("ablation"), key=lambda name: (name not in _registered(), name))
+
+
+def _check_new(name: str, others: Iterable[str]) -> None:
+    """Raises UserError where another file has the same change: runs of one would be filed under the other's name."""
+    for other in others:
+        if named_keys(other) == named_keys(name):
+            raise UserError(f"ablation/{name}.yaml: changes the same as ablation/{other}.yaml: remove one of them")
+
+
+@lru_cache
+def _registered() -> frozenset[str]:
+    """Names in the index, which `python -m repro.registry` writes of files that it has checked."""
+    index = EXPERIMENTS / "README.md"
+    text = index.read_text(encoding="utf-8") if index.is_file() else ""
+    return frozenset(re.findall(r"^\| `(\w+)` \|", text.partition("## Ablations")[2], re.MULTILINE))
 
 
 def named_keys(name: str) -> dict[str, Any]:
@@ -298,7 +340,38 @@ def named_keys(name: str) -> dict[str, Any]:
 
 @lru_cache
 def _read(name: str) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / "ablation" / f"{name}.yaml")))
+    """An ablation's file. Raises UserError, with file, line and key, for what no ablation can be."""
+    path = EXPERIMENTS / "ablation" / f"{name}.yaml"
+    tree = experiment_files.load(path)
+    if not path.read_text(encoding="utf-8").startswith(experiment_files.HEADER):
+        raise UserError(f"ablation/{name}.yaml: its first line must be '{experiment_files.HEADER}'")
+    if not isinstance(tree.get("about"), dict):
+        raise UserError(f"ablation/{name}.yaml: has no about: write its question, kind, claims and expects")
+    values = flatten(tree)
+    kinds = experiment_files.declared(Config)
+    for key in values.keys() - kinds.keys():
+        raise UserError(f"ablation/{name}.yaml: {_unknown_key(key)}")
+    experiment_files.check_types(path, values, kinds)
+    _check_about(path, tree["about"])
+    return tree
+
+
+def _check_about(path: Path, about: Mapping[str, Any]) -> None:
+    known = {
+        "kind": experiment_files.KINDS,
+        "expects": experiment_files.EXPECTED,
+        "recipes": choices("recipe"),
+        "setups": choices("setup"),
+        "nets": list(Net.__members__),
+    }
+    for key, names in known.items():
+        given = about.get(key, [])
+        for value in given if isinstance(given, list) else [given]:
+            if value not in names:
+                raise UserError(f"{experiment_files.at(path, f'about.{key}')}: {value}: there are {', '.join(names)}")
+    for claim in about.get("claims", []):
+        if not experiment_files.CLAIM.fullmatch(claim):
+            raise UserError(f"{experiment_files.at(path, 'about.claims')}: {claim}: there are C1 to C27")
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

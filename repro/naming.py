@@ -13,7 +13,7 @@ from typing import Any
 
 from repro.config import About, Config, Precision
 from repro.errors import UserError
-from repro.experiments import BASELINE, ablations, choices, compose, flatten, named_keys, plain
+from repro.experiments import BASELINE, ablations, compose, flatten, named_keys, plain
 
 LONGEST_LABEL = 100  # characters; a label names a folder
 
@@ -115,10 +115,13 @@ def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
 
 def _in_force(after: Mapping[str, Any], recipe: str, setup: str) -> dict[str, dict[str, Any]]:
     """Ablations whose changes are all among `after`, less those that another one of them contains."""
-    own = {name: changes(name, recipe, setup) for name in choices("ablation")}
-    held = {name: keys for name, keys in own.items() if keys and keys.items() <= after.items()}
+    own = {name: changes(name, recipe, setup) for name in ablations()}
+    held: dict[str, dict[str, Any]] = {}
+    for name, keys in own.items():  # of two that are equal in this place, the registry's gives the name
+        if keys and keys.items() <= after.items() and keys not in held.values():
+            held[name] = keys
     contained = {name for name, keys in held.items() if any(keys.items() < other.items() for other in held.values())}
-    return {name: keys for name, keys in held.items() if name not in contained}
+    return {name: held[name] for name in sorted(held) if name not in contained}
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -156,7 +159,11 @@ def _does_not_apply(name: str, recipe: str, setup: str) -> str:
     about = ablations()[name]
     listed = {"recipe": about.recipes, "setup": about.setups, "model.net": about.nets}
     where = " and ".join(f"{group}={', '.join(names)}" for group, names in listed.items() if names)
-    return f"ablation={name} changes nothing that is used in recipe={recipe} setup={setup}; it applies to {where}"
+    told = f"ablation={name} changes nothing that is used in recipe={recipe} setup={setup}"
+    if where and not _listed(about, recipe, setup):
+        return f"{told}; it applies to {where}"
+    keys = ", ".join(f"{key}={value}" for key, value in named_keys(name).items())
+    return f"{told}, which has {keys} already: leave it out"
 
 
 def _shortest(key: str) -> str:

@@ -7,8 +7,10 @@ writes nothing and fails where the file there is not what they give.
 import sys
 from collections.abc import Sequence
 
+from repro import suites
 from repro.command import exit_code
 from repro.errors import RunFailure, UserError
+from repro.experiments import check_files, choices
 from repro.files import replace_file
 from repro.record import find
 from repro.report.index import README, RESULTS, render
@@ -25,6 +27,9 @@ def _index(arguments: Sequence[str]) -> None:
         return
     if unknown := set(arguments) - {"--check"}:
         raise UserError(f"{unknown.pop()}: not known here; write python -m repro.registry [--check]")
+    check_files()
+    for name in choices("suite"):
+        suites.read(name)
     content = render(find(RESULTS))
     fresh = README.is_file() and README.read_text(encoding="utf-8") == content
     if arguments and not fresh:

@@ -1,13 +1,14 @@
 """Suites, `experiments/suite/*.yaml`: the runs that answer one question together, or a list of such suites."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
-
+from repro import experiment_files
+from repro.command import warn
 from repro.errors import UserError
 from repro.experiments import EXPERIMENTS, choices
 
@@ -39,15 +40,43 @@ class Suite:
 
 
 def read(name: str) -> Suite:
-    """A suite by its name. Raises UserError for an unknown one, and for a key that no suite has."""
+    """A suite by its name. Raises UserError for an unknown one, and with file, line and key for what none can be."""
     if name not in choices("suite"):
         raise UserError(f"unknown suite={name}: there are {', '.join(choices('suite'))}")
-    plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / "suite" / f"{name}.yaml")))
-    known = {field.name for field in fields(Suite)}
-    if unknown := sorted(plain.keys() - known):
-        raise UserError(f"suite/{name}.yaml: unknown key {unknown[0]}: there are {', '.join(sorted(known))}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+    path = EXPERIMENTS / "suite" / f"{name}.yaml"
+    tree = experiment_files.load(path)
+    kinds = experiment_files.declared(Suite)
+    del kinds["name"]
+    if unknown := sorted(tree.keys() - kinds.keys()):
+        where = experiment_files.at(path, unknown[0])
+        raise UserError(f"{where}: unknown key: there are {', '.join(sorted(kinds))}")
+    experiment_files.check_types(path, tree, kinds)
+    needed = {"question"} if "parts" in tree else {"question", "setup", "recipe", "ablation", "seed"}
+    if missing := sorted(needed - tree.keys()):
+        raise UserError(f"suite/{name}.yaml: has no {missing[0]}")
+    _check_names(path, tree)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
     return Suite(name, **values)
+
+
+def _check_names(path: Path, tree: Mapping[str, Any]) -> None:
+    names = {"setup": [tree.get("setup", "")], "recipe": tree.get("recipe", []), "ablation": tree.get("ablation", [])}
+    names["ablation"] = [*names["ablation"], *filter(None, [tree.get("branch_from")])]
+    for group, given in names.items():
+        for value in filter(None, given):
+            if unknown := set(value.strip("[]").split(",")) - set(choices(group)):
+                raise UserError(f"{experiment_files.at(path, group)}: unknown {group} {sorted(unknown)[0]}")
+
+
+def usable() -> list[Suite]:
+    """Every suite whose file can be used; the others are left out with a warning."""
+    found = []
+    for name in choices("suite"):
+        try:
+            found.append(read(name))
+        except UserError as error:
+            warn(f"{error}; left out")
+    return found
 
 
 def chosen(words: Sequence[str]) -> str | None:

@@ -1,6 +1,7 @@
 """Ways in which Hydra runs something else than asked, or leaves files behind; each must end well here."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of experiments/ that a test may spoil."""
     folder = tmp_path / "experiments"
     shutil.copytree(experiments.EXPERIMENTS, folder)
-    caches = (experiments._read, experiments._by_hydra, naming.plain_settings, ablations)
+    caches = (experiments._read, experiments._by_hydra, experiments._registered, naming.plain_settings, ablations)
     monkeypatch.setattr(experiments, "EXPERIMENTS", folder)
     for cache in caches:
         cache.cache_clear()
@@ -90,15 +91,64 @@ def test_a_file_without_its_package_header_is_an_error(sandbox: Path) -> None:
             "model:\n  norm:\n    knd: none\n",
             "ablation/new.yaml: unknown key model.norm.knd: did you mean model.norm.k",
         ),
-        ("model:\n  norm:\n    n: five\n", "ablation/new.yaml: model.norm.n: Value 'five' of type 'str'"),
+        (
+            "model:\n  norm:\n    n: five\n",
+            "ablation/new.yaml: line 7: model.norm.n: 'five' is not a whole number",
+        ),
+        ("model:\n  norm:\n    n: '3'\n", "ablation/new.yaml: line 7: model.norm.n: '3' is not a whole number"),
         ("seeds: 3\n", "ablation/new.yaml: unknown key seeds: did you mean seed?"),
-        ("model:\n  norm\n    n: 3\n", 'mapping values are not allowed here in "'),
+        ("model:\n  norm\n    n: 3\n", "ablation/new.yaml: line 7: mapping values are not allowed here"),
     ],
 )
 def test_a_mistake_in_a_file_is_an_error_that_names_the_file(sandbox: Path, content: str, message: str) -> None:
     (sandbox / "ablation" / "new.yaml").write_text(f"# @package _global_\nabout:\n  question: New?\n\n{content}")
     assert refusal("ablation=new").startswith(message)
     assert "new.yaml" in refusal("ablation=[new,tanh]")
+
+
+ABOUT = "# @package _global_\nabout:\n  question: New?\n"
+N_3 = "model:\n  norm:\n    n: 3\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{ABOUT}\tkind: swap\n{N_3}", "line 4: found character '\\t'"),
+        (f"{ABOUT}{N_3}{N_3}", "line 7: found duplicate key model"),
+        (f"# @package _global_\n{N_3}", "has no about"),
+        (f"{ABOUT}  kind: ä\n".encode("latin-1"), "line 4: not UTF-8"),
+        ("", "holds no keys"),
+        ("- a\n", "holds no keys"),
+        (f"\ufeff{ABOUT}{N_3}", "line 1: begins with a byte order mark"),
+        (f"{ABOUT}  kind: removed\n{N_3}", "line 4: about.kind: removed: there are baseline, remove, add, swap, sweep"),
+        (f"{ABOUT}  claims: [C28]\n{N_3}", "line 4: about.claims: C28: there are C1 to C27"),
+        (f"{ABOUT}  claims: C1\n{N_3}", "line 4: about.claims: 'C1' is not a list of which each is a text"),
+        (f"{ABOUT}  expects: worst\n{N_3}", "line 4: about.expects: worst: there are worse, same, better"),
+        (f"{ABOUT}model:\n  norm:\n    kind: none\n", "changes the same as ablation/no_lrn.yaml"),
+    ],
+)
+def test_a_bad_file_is_named_and_only_who_asks_for_it_ends(
+    content: str | bytes, message: str, sandbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sandbox / "ablation" / "a_new.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert identify(compose(["ablation=no_lrn"]), ["no_lrn"])[0] == "no_lrn"
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: ablation/a_new.yaml: {message}")
+    with pytest.raises(UserError, match=re.escape(f"ablation/a_new.yaml: {message}")):
+        experiments.check_files()
+
+
+def test_a_broken_link_among_the_ablations(sandbox: Path) -> None:
+    (sandbox / "ablation" / "new.yaml").symlink_to("nowhere.yaml")
+    assert refusal("ablation=new") == "ablation/new.yaml: cannot be read (No such file or directory): mend or remove it"
+    assert "new" not in ablations()
+
+
+def test_a_file_that_is_equal_in_one_setup_does_not_rename_the_registrys(sandbox: Path) -> None:
+    content = f"{ABOUT}model:\n  columns: 2\n  norm:\n    kind: none\n"
+    (sandbox / "ablation" / "a_new.yaml").write_text(content)
+    assert identify(compose(["ablation=no_lrn"]), ["no_lrn"])[0] == "no_lrn"
 
 
 def test_one_more_file_is_one_more_ablation(sandbox: Path) -> None:

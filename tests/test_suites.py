@@ -1,14 +1,16 @@
+import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from repro import suites
+from repro import experiments, suites
 from repro.errors import UserError
 from repro.experiments import choices, chosen_ablations, compose, normalise_arguments
 from repro.naming import changes
 from repro.report.ledger import recipe_differences
-from repro.suites import Suite, expand, read, runs
+from repro.suites import Suite, expand, read, runs, usable
 
 
 @pytest.mark.parametrize("name", choices("suite"))
@@ -110,12 +112,35 @@ def test_a_suite_takes_lists_only() -> None:
         runs(["suite=cousins", "ablation=glob(no_*)"])
 
 
-def test_a_key_that_no_suite_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+WHOLE = "question: Which?\nsetup: embedded\nrecipe: [paper]\nablation: [baseline]\nseed: [0]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{WHOLE}seeds: [0]\n", "line 6: seeds: unknown key: there are ablation, branch_from,"),
+        (WHOLE.replace("seed: [0]\n", ""), "has no seed"),
+        (WHOLE.replace("[paper]", "paper"), "line 3: recipe: 'paper' is not a list of which each is a text"),
+        (WHOLE.replace("[0]", "['0']"), "line 5: seed: ['0'] is not a list of which each is a whole number"),
+        (WHOLE.replace("embedded", "imagenet"), "line 2: setup: unknown setup imagenet"),
+        (f"{WHOLE}branch_from: nothing\n", "line 4: ablation: unknown ablation nothing"),
+        ("- a\n", "holds no keys"),
+        (f"{WHOLE}seed: [1]\n", "line 6: found duplicate key seed"),
+    ],
+)
+def test_a_wrong_file_is_named_and_the_other_suites_are_there(
+    content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "suite").mkdir()
-    (tmp_path / "suite" / "cousins.yaml").write_text("question: Which?\nseeds: [0]\n")
+    (tmp_path / "suite" / "cousins.yaml").write_text(content)
+    for name in choices("suite"):
+        if name != "cousins":
+            shutil.copy(experiments.EXPERIMENTS / "suite" / f"{name}.yaml", tmp_path / "suite")
     monkeypatch.setattr(suites, "EXPERIMENTS", tmp_path)
-    with pytest.raises(UserError, match=r"suite/cousins.yaml: unknown key seeds: there are ablation, branch_from,"):
+    with pytest.raises(UserError, match=re.escape(f"suite/cousins.yaml: {message}")):
         read("cousins")
+    assert [suite.name for suite in usable()] == [name for name in choices("suite") if name != "cousins"]
+    assert capsys.readouterr().err.startswith("warning: suite/cousins.yaml: ")
 
 
 @pytest.mark.parametrize("word", ["++seed=1", "+seed=1", "~seed"])

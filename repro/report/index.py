@@ -78,12 +78,12 @@ _ABLATIONS = """\
 def render(runs: Iterable[Record]) -> str:
     """The page, as Markdown."""
     header = ["ablation", "question", "kind", "claims", "expects", "keys", "applies to"]
-    names = sorted(choices("ablation"), key=lambda name: (list(named_keys(name))[:1], name))
+    names = sorted(ablations(), key=lambda name: (list(named_keys(name))[:1], name))
     parts = (
         (_RECIPES, ["recipe", "what it is", "keys"], map(_recipe_row, choices("recipe"))),
         (_LEDGER, ledger.HEADER, ledger.rows(runs)),
         (_SETUPS, ["setup", "what it is", "keys"], map(_setup_row, choices("setup"))),
-        (_SUITES, ["suite", "question", "setup", "recipes", "ablations", "seeds"], map(_suite_row, choices("suite"))),
+        (_SUITES, ["suite", "question", "setup", "recipes", "ablations", "seeds"], map(_suite_row, suites.usable())),
         (_ABLATIONS, header, map(_ablation_row, names)),
     )
     return "\n".join([_HEAD, *(f"{words}\n{markdown(header, rows)}" for words, header, rows in parts)])
@@ -113,8 +113,8 @@ def comment(group: str, name: str) -> str:
     return " ".join(words)
 
 
-def _suite_row(name: str) -> list[str]:
-    suite = suites.read(name)
+def _suite_row(suite: suites.Suite) -> list[str]:
+    name = suite.name
     if suite.parts:
         return [f"`{name}`", suite.question, *[""] * 3, f"one after another: {_code(suite.parts)}"]
     seeds = ", ".join(map(str, suite.seed))
