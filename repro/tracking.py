@@ -5,6 +5,7 @@ the time limits below, never a result.
 """
 
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -96,22 +97,24 @@ def tracking(
     tags: Sequence[str],
     settings: Mapping[str, Any],
 ) -> Tracker:
-    """Starts a W&B run with its files in `results_dir`/raw/wandb; never raises.
+    """Starts a W&B run with its files in `results_dir`/raw/wandb, or in WANDB_DIR; never raises.
 
-    `settings` is the full resolved configuration, nested. A run that cannot go online is kept offline.
+    `settings` is the full resolved configuration, nested. A run that cannot go online is kept offline. What W&B's own
+    environment variables say holds where the configuration says nothing.
     """
-    mode = config.mode.value
-    if config.mode is WandbMode.auto:
-        mode = os.environ.get("WANDB_MODE", mode)
+    mode = _mode(config)
     if mode == "disabled":
         return Tracker(None)
-    folder = results_dir / "raw"
+    folder = Path(os.environ.get("WANDB_DIR") or results_dir / "raw")
     if escaped(str(folder)) != str(folder):
         _say(f"not available, the run goes on without it: {escaped(str(folder))} is no UTF-8, as W&B needs it")
         return Tracker(None)
+    project = config.project
+    if project == WandbConfig().project:
+        project = os.environ.get("WANDB_PROJECT") or project
     arguments = {
-        "project": config.project,
-        "entity": config.entity,
+        "project": project,
+        "entity": config.entity or os.environ.get("WANDB_ENTITY"),
         "dir": str(folder),
         "name": name[:LONGEST_NAME],
         "group": group[:LONGEST_NAME],
@@ -127,6 +130,14 @@ def tracking(
         return Tracker(None)
 
 
+def _mode(config: WandbConfig) -> str:
+    if config.mode is not WandbMode.auto:
+        return config.mode.value
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
+        return "disabled"
+    return os.environ.get("WANDB_MODE") or config.mode.value
+
+
 def _start(mode: str, arguments: dict[str, Any]) -> "wandb.Run":
     import wandb
 
@@ -136,7 +147,9 @@ def _start(mode: str, arguments: dict[str, Any]) -> "wandb.Run":
             _say("not logged in (`wandb login`), the run is kept offline")
         mode = "offline"
     # create_new leaves alone a W&B run that the caller has open.
-    start = {**arguments, "reinit": "create_new", "settings": _quiet_settings()}
+    # WANDB_RUN_ID is for one run: the others of a sweep would write over it.
+    own_id = os.environ.pop("WANDB_RUN_ID", None) or secrets.token_hex(4)
+    start = {**arguments, "id": own_id, "reinit": "create_new", "settings": _quiet_settings()}
     if mode == "offline":
         return wandb.init(**start, mode="offline")
     try:

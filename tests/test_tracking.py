@@ -246,3 +246,28 @@ def test_a_folder_that_wandb_cannot_name_costs_one_line(tmp_path: Path, capsys: 
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "caf\\udce9/raw is no UTF-8" in err
+
+
+def test_wandbs_own_variables_hold_where_the_configuration_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("WANDB_RUN_ID", "once1234")
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("repro.tracking._quiet_settings", lambda: None)
+    monkeypatch.setattr("wandb.init", lambda **arguments: asked.append(arguments) or BrokenRun())
+    for config in (WandbConfig(mode=WandbMode.offline), WandbConfig(WandbMode.offline, "ours", "me")):
+        tracking(config, results_dir=tmp_path, name="", group="", job_type="", tags=[], settings={})
+    first, second = asked
+    assert (first["project"], first["entity"], first["dir"]) == ("theirs", "team", str(tmp_path / "elsewhere"))
+    assert (second["project"], second["entity"]) == ("ours", "me")
+    assert first["id"] == "once1234"
+    assert second["id"] not in ("once1234", None)
+
+
+def test_wandb_disabled_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    monkeypatch.setattr("wandb.init", lambda **_: pytest.fail("disabled"))
+    assert start(tmp_path, WandbMode.auto).run_id is None
