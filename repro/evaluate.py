@@ -8,6 +8,7 @@ moving average (EMA) the average is measured. The classes are those of the data 
 """
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,13 @@ def _with_mean(data: "ImageData", path: Path) -> "ImageData":
     return replace(data, mean=mean)
 
 
+def _finite(value: Any) -> Any:
+    """The same with null for what JSON has no number for: the loss of weights that overflow."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -150,7 +158,7 @@ def main() -> None:
 
     result = measure(compose([*configuration_words(weights, words), *words]), weights, mean)
     if own["format"] == "json":
-        print(json.dumps(result, indent=2))
+        print(json.dumps(_finite(result), indent=2, allow_nan=False))
     else:
         _print_table(result)
 

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -167,3 +168,12 @@ def test_a_mistake_is_one_line(mistakes: list[str], message: str, weights: Path,
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_json_has_null_where_there_is_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "measure", lambda *_: {"centre": {"top1": 90.0, "loss": math.nan}})
+    monkeypatch.setattr(sys, "argv", ["evaluate", "weights=nothing", "format=json"])
+    evaluate.main()
+    assert json.loads(capsys.readouterr().out) == {"centre": {"top1": 90.0, "loss": None}}

@@ -148,6 +148,10 @@ def _tensor(held: Held) -> Tensor:
     return held.tensor() if isinstance(held, Stored) else held
 
 
+def _dtype(held: Held) -> torch.dtype:
+    return held.storage.dtype if isinstance(held, Stored) else held.dtype
+
+
 # ---- what fits -------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +171,9 @@ def _check(path: Path, given: Mapping[str, Held], states: Weights, may_differ: s
         layer, _, kind = name.rpartition(".")
         if name not in given:
             raise UserError(f"{path}: layer {layer}: no {kind} in the file, which has {_layers(given)}")
+        if tensor.is_floating_point() and not _dtype(given[name]).is_floating_point:
+            kept = str(_dtype(given[name])).removeprefix("torch.")
+            raise UserError(f"{path}: layer {layer}: {kind} of {kept}: save the weights as floating-point numbers")
         if given[name].shape == tensor.shape:
             continue
         if layer == may_differ and given[name].shape[1:] == tensor.shape[1:]:

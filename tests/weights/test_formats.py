@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from repro import weights
 from repro.config import Normalization
@@ -232,3 +232,12 @@ def test_numbers_that_are_not_finite_are_no_weights(value: float, network: Netwo
     weights.save(tmp_path / "x.safetensors", broken)
     with pytest.raises(UserError, match=r"x\.safetensors: conv1\.weight holds numbers that are not finite"):
         weights.load_into(tmp_path / "x.safetensors", copy.deepcopy(network))
+
+
+@pytest.mark.parametrize("save", [save_file, torch.save])
+def test_whole_numbers_are_no_weights(save: Callable[[object, Path], object], network: Network, tmp_path: Path) -> None:
+    """Copied into a network they would be taken for weights cut to whole numbers."""
+    path = tmp_path / "weights"
+    save({name: tensor.to(torch.int8) for name, tensor in network.state_dict().items()}, path)
+    with pytest.raises(UserError, match="layer conv1: weight of int8: save the weights as floating-point numbers"):
+        weights.load_into(path, random_network(small_config("paper")))
