@@ -127,7 +127,9 @@ def _wrong(key: str, value: Any) -> str | None:
     if key in _PATHS and value is not None:
         if "\0" in value:
             return "no path holds a zero byte"
-        return "give a folder" if key == "results_dir" and not value.strip() else None
+        if key == "results_dir" and not (value.strip() and value.isprintable()):
+            return "give a folder, with a name that a terminal can show"
+        return None
     limits = range_of(key)
     numbers = value if isinstance(value, list) else [value]
     if limits is not None and any(number is not None and number not in limits for number in numbers):

@@ -92,6 +92,10 @@ def from_environment() -> Ranks:
     told = {name: os.environ[name] for name in _TORCHRUN if name in os.environ}
     if told.keys() == set(_TORCHRUN):
         rank, count, local = (_number(name, text) for name, text in told.items())
+        if rank >= count:
+            raise UserError(
+                f"RANK={rank} with WORLD_SIZE={count}: ranks count from 0; start the processes with torchrun"
+            )
         return Ranks(rank, count, local)
     if "RANK" in told or _number("WORLD_SIZE", told.get("WORLD_SIZE", "1")) > 1:
         missing = ", ".join(name for name in _TORCHRUN if name not in told)
@@ -132,6 +136,8 @@ def join(ranks: Ranks, device: "torch.device") -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
+        if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise UserError(f"{' and '.join(missing)} not set: start the processes with torchrun, or unset RANK")
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 

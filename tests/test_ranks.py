@@ -11,7 +11,7 @@ import torch
 from repro import record as records
 from repro.config import Normalization
 from repro.errors import UserError
-from repro.ranks import ALONE, Ranks, from_environment
+from repro.ranks import ALONE, Ranks, from_environment, join
 from repro.runner import _check_shared
 from repro.train.device import choose_device
 from tests.shared_step import ROUNDING
@@ -143,3 +143,14 @@ def test_processes_with_different_checkpoints_do_not_begin(tmp_path: Path, monke
     monkeypatch.setattr(Ranks, "decided", lambda ranks, decide: (training.identity, 5))
     with pytest.raises(UserError, match="process 0 has other images or checkpoints than process 0"):
         training.resume()
+
+
+def test_variables_that_torchrun_does_not_leave_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="RANK=2 with WORLD_SIZE=2: ranks count from 0"):
+        from_environment()
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="MASTER_ADDR and MASTER_PORT not set: start the processes with torchrun"):
+        join(Ranks(0, 2, 0), torch.device("cpu"))

@@ -92,6 +92,12 @@ def test_end_of_a_run_without_a_baseline_gives_the_command_in_one_line(tmp_path:
     assert f"run the baseline: {command} results_dir={tmp_path}\n" in text
 
 
+@pytest.mark.parametrize("name", ["[/]", "[x]", "[bold]"])
+def test_a_folder_with_brackets_is_shown_as_it_is(name: str, tmp_path: Path) -> None:
+    text = shown(make_record("no_lrn", 1, 26.25), tmp_path / name)
+    assert f"results_dir={tmp_path / name}'" in text
+
+
 SHORT = {"train.epochs": [24, 1], "train.precision": ["bf16", "fp32"]}
 
 
