@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from repro import triton_kernels
 from repro.model.lrn import LocalResponseNorm
+from tests.forbidden import forbid
 
 pytest.importorskip("triton", reason="no Triton on this system")
 from repro import triton_trial
@@ -75,6 +77,26 @@ def test_it_is_tried_once_and_the_plain_way_gives_the_result(
 def test_where_the_trial_succeeds_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_trial, "run", lambda: None)
     assert triton_kernels.load("repro.model.lrn_triton") is sys.modules["repro.model.lrn_triton"]
+
+
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("readable", [True, False])
+def test_an_unreadable_home_costs_a_line_only(
+    readable: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that the test's end puts back what was
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home/.cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(triton_trial, "run", lambda: None)
+    if not readable:
+        forbid(monkeypatch, tmp_path / "home")
+    assert triton_kernels.works()
+    own = tmp_path / f"repro-{os.getuid()}/triton"
+    told = f"{tmp_path}/home/.triton cannot be written: Triton's kernels are kept in {own}\n"
+    assert capsys.readouterr().err == ("" if readable else told)
+    assert os.environ.get("TRITON_CACHE_DIR") == (None if readable else str(own))
 
 
 @pytest.mark.usefixtures("afresh")
