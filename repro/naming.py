@@ -91,20 +91,57 @@ def _label(named: Iterable[str], by_hand: Mapping[str, Any]) -> str:
     return _shorten(text) or BASELINE
 
 
-def arm(filed: str, difference: Mapping[str, Sequence[Any]]) -> tuple[str, set[str]]:
-    """What is compared of a run filed under this name: the name of that, and the keys that its baseline does not have.
+def arm(
+    difference: Mapping[str, Sequence[Any]], whole: Mapping[str, Any], chosen: Sequence[str] | None = None
+) -> tuple[str, set[str]]:
+    """What is compared of a run: the name of that, and the keys that its baseline does not have.
 
-    These are the keys of the ablations that the run is named after. Where there is none, they are the keys set by
-    hand, less those that say how much is trained on what (`GIVEN`). All other keys are the baseline's too: a run of one
-    epoch compares with a baseline of one epoch.
+    `whole` are all its settings, `chosen` the names after `ablation=`: their keys are compared, and with `baseline`
+    none. Where nothing was chosen, None, they are the keys of the ablations that are in force. Where there is none,
+    they are the keys set by hand, less those that say how much is trained on what (`GIVEN`). All other keys are the
+    baseline's too: a run of one epoch compares with a baseline of one epoch.
     """
-    names = [name for name in filed.split("+") if name in ablations()]
-    if names:
-        return "+".join(names), {key for name in names for key in named_keys(name)} & difference.keys()
-    keys = {key for key in difference if key not in GIVEN}
-    if len(keys) == len(difference):
-        return filed, keys
+    named = _held(difference, whole)
+    if chosen is not None:
+        names = [name for name in named if name in chosen]
+        return "+".join(names) or BASELINE, set().union(*(named[name] for name in names))
+    named = _largest(named)
+    if named:
+        return "+".join(named), set().union(*named.values())
+    keys = difference.keys() - set(GIVEN)
     return _label([], {key: pair[1] for key, pair in difference.items() if key in keys}), keys
+
+
+def arm_against(
+    base: Mapping[str, Any], difference: Mapping[str, Sequence[Any]], whole: Mapping[str, Any]
+) -> tuple[str, set[str]] | None:
+    """The same of a run beside any other, of settings `base`; None where they differ by more or less than an arm.
+
+    An arm is one or several whole ablations or, of a run that has none of them in force, all that was set by hand.
+    """
+    keys = {key for key, value in whole.items() if base[key] != value}
+    named = _largest(_held(difference, whole))
+    parts = {name: own for name, own in named.items() if own <= keys}
+    if parts and set().union(*parts.values()) == keys:
+        return "+".join(parts), keys
+    alone = not named and bool(keys) and keys == difference.keys() - set(GIVEN)
+    return (_label([], {key: whole[key] for key in difference if key in keys}), keys) if alone else None
+
+
+def _held(difference: Mapping[str, Sequence[Any]], whole: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Ablations that are in force, and which keys of the difference are theirs."""
+    named = {name: named_keys(name) for name in ablations()}
+    own = {name: keys.keys() & difference.keys() for name, keys in named.items()}
+    return {
+        name: own[name]
+        for name, keys in named.items()
+        if own[name] and all(whole.get(key) == value for key, value in keys.items())
+    }
+
+
+def _largest(held: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Those that no other one of them contains."""
+    return {name: keys for name, keys in held.items() if not any(keys < other for other in held.values())}
 
 
 def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:

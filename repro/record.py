@@ -133,6 +133,8 @@ class Record:
     numerics: str | None = None
     """Fingerprint of how this code computes on this device, see `repro.train.numerics`; None in older records, and
     where a device does not give the same bits twice."""
+    chosen: list[str] | None = None
+    """The names after `ablation=`; None where there was no such word, and in older records."""
     branched_from: str | None = None
     """The run, and its epoch, whose checkpoint this run went on from: the first rows of its curve are that run's."""
     schema: int = SCHEMA

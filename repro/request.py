@@ -27,8 +27,9 @@ def request(config: Config, words: Sequence[str], command: Sequence[str], warn: 
     device = choose_device(config.train.device, ranks)
     config = resolved(config, device, warn if ranks.first else lambda text: None)
     auto = resolve(Precision.auto, device)
-    label, difference = naming.identify(config, chosen_ablations(words), auto)
-    return Run(config, label, difference, plain(config), config_hash(naming.settings(config)), command, path)
+    chosen = chosen_ablations(words)
+    label, difference = naming.identify(config, chosen, auto)
+    return Run(config, label, difference, plain(config), config_hash(naming.settings(config)), command, path, chosen)
 
 
 def _at_size_of_weights(config: Config, words: Sequence[str]) -> tuple[Config, Path | None]:

@@ -67,6 +67,8 @@ class Run:
     command: Sequence[str]
     init_from: Path | None = None
     """File of weights to start from, which the configuration knows by its fingerprint."""
+    chosen: Sequence[str] = ()
+    """Ablations asked for by name, `baseline` included."""
 
     @property
     def folder(self) -> Path:
@@ -230,7 +232,7 @@ def _finished(wanted: Run) -> Record | None:
     if records.config_hash(settings(record)) != wanted.config_hash:
         raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
     record.verify()
-    return record
+    return replace(record, chosen=list(wanted.chosen) or None)  # as it is asked for now
 
 
 def _standing(wanted: Run) -> str:
@@ -435,6 +437,7 @@ def _draft(wanted: Run, training: Training, wandb_id: str | None) -> Record:
         wandb_id=wandb_id,
         finished="",
         numerics=training.identity["numerics"] or None,
+        chosen=list(wanted.chosen) or None,
         branched_from=training.branched_from,
         folder=wanted.folder,
     )

@@ -97,18 +97,41 @@ def test_a_setup_in_fp32_stays_so_whatever_the_processor_has(plain: dict[tuple[s
 
 
 @pytest.mark.parametrize(
-    ("filed", "keys", "name", "own"),
+    ("keys", "chosen", "name", "own"),
     [
-        ("baseline", {}, "baseline", set()),
-        ("no_lrn", {"model.norm.kind": "none"}, "no_lrn", {"model.norm.kind"}),
-        ("no_lrn+epochs=1", {"model.norm.kind": "none", "train.epochs": 1}, "no_lrn", {"model.norm.kind"}),
-        ("no_lrn+lr=0.02", {"model.norm.kind": "none", "optimizer.lr": 0.02}, "no_lrn", {"model.norm.kind"}),
-        ("no_lrn+tanh", {"model.norm.kind": "none", "model.activation": "tanh"}, "no_lrn+tanh",
+        ({}, None, "baseline", set()),
+        ({"model.norm.kind": "none"}, None, "no_lrn", {"model.norm.kind"}),
+        ({"model.norm.kind": "none", "train.epochs": 1}, None, "no_lrn", {"model.norm.kind"}),
+        ({"model.norm.kind": "none", "optimizer.lr": 0.03}, None, "no_lrn", {"model.norm.kind"}),
+        ({"model.norm.kind": "none", "model.activation": "tanh"}, None, "no_lrn+tanh",
          {"model.norm.kind", "model.activation"}),
-        ("lr=0.02", {"optimizer.lr": 0.02}, "lr=0.02", {"optimizer.lr"}),
-        ("lr=0.02+epochs=1", {"optimizer.lr": 0.02, "train.epochs": 1}, "lr=0.02", {"optimizer.lr"}),
-        ("epochs=1+precision=fp32", {"train.epochs": 1, "train.precision": "fp32"}, "baseline", set()),
+        ({"optimizer.lr": 0.03}, None, "lr=0.03", {"optimizer.lr"}),
+        ({"optimizer.lr": 0.03, "train.epochs": 1}, None, "lr=0.03", {"optimizer.lr"}),
+        ({"train.epochs": 1, "train.precision": "bf16"}, None, "baseline", set()),
+        ({"augment.flip": False}, None, "no_flip", {"augment.flip"}),
+        ({"augment.flip": False}, ["baseline"], "baseline", set()),
+        ({"augment.flip": False, "model.norm.kind": "none"}, ["no_lrn"], "no_lrn", {"model.norm.kind"}),
+        ({"augment.flip": False, "augment.random_crop": False, "augment.color_noise": "none"}, ["no_flip"],
+         "no_flip", {"augment.flip"}),
+        ({"augment.flip": False}, ["no_lrn"], "baseline", set()),  # another key undid it
     ],
 )  # fmt: skip
-def test_what_a_run_is_compared_for_is_its_ablation(filed: str, keys: dict[str, Any], name: str, own: set[str]) -> None:
-    assert arm(filed, {key: [None, value] for key, value in keys.items()}) == (name, own)
+def test_what_a_run_is_compared_for_is_what_was_chosen_or_else_its_ablations(
+    keys: dict[str, Any], chosen: list[str] | None, name: str, own: set[str], plain: dict[tuple[str, str], Config]
+) -> None:
+    config = put(plain["paper", "embedded"], keys)
+    assert arm(difference(config, plain["paper", "embedded"]), settings(config), chosen) == (name, own)
+
+
+SIX = ("no_dropout", "no_flip", "no_lrn", "no_momentum", "no_pca_color", "no_weight_decay")
+
+
+def test_an_arm_of_many_ablations_keeps_them_all_though_its_folder_is_cut(
+    plain: dict[tuple[str, str], Config],
+) -> None:
+    many = {"optimizer.decay_factor.fc6": 2.0, "optimizer.decay_factor.fc7": 2.0, "optimizer.decay_factor.fc8": 2.0}
+    keys = {key: value for name in SIX for key, value in changes(name, "paper", "embedded").items()}
+    config = put(plain["paper", "embedded"], keys | many)
+    label, changed = identify(config, SIX)
+    assert len(label) == LONGEST_LABEL
+    assert arm(changed, settings(config), SIX) == arm(changed, settings(config)) == ("+".join(SIX), set(keys))

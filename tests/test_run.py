@@ -40,8 +40,8 @@ def start(images: Path, results: Path) -> Start:
 def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with seeds 0 and 1, each run alone; to be read only."""
     folder = tmp_path_factory.mktemp("finished")
-    for seed in (0, 1):
-        assert run_command(*WORDS, f"data.root={images}", f"results_dir={folder}", f"seed={seed}") == 0
+    for own in (["seed=0"], ["seed=1", "ablation=baseline"]):
+        assert run_command(*WORDS, f"data.root={images}", f"results_dir={folder}", *own) == 0
     return folder
 
 
@@ -100,6 +100,10 @@ def test_a_run_leaves_a_whole_record(finished: Path) -> None:
     assert [row["epoch"] for row in curve] == [1, 2, 3]
     assert curve[-1]["val_top1"] == record.metrics.centre.top1
     assert curve[-1]["val_loss"] == record.metrics.val_loss
+
+
+def test_a_record_says_which_ablations_were_chosen(finished: Path) -> None:
+    assert [record.chosen for record in records.find(finished)] == [None, ["baseline"]]
 
 
 def test_a_run_keeps_its_weights_and_no_checkpoint(finished: Path) -> None:

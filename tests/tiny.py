@@ -128,9 +128,9 @@ def only_record(results_dir: Path) -> Record:
 
 
 def content(record: Record) -> dict[str, Any]:
-    """Everything in a record's files that the same seed must reproduce: not times, command, commit and W&B's id."""
+    """Everything in a record's files that the same seed must reproduce: not times, words, commit and W&B's id."""
     plain = asdict(record)
-    for key in ("cost", "finished", "command", "code", "wandb_id", "folder"):
+    for key in ("cost", "finished", "command", "chosen", "code", "wandb_id", "folder"):
         del plain[key]
     del plain["config"]["results_dir"]
     curve = [

@@ -2,15 +2,14 @@
 
 import math
 import shlex
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
 from repro import naming, stats
 from repro.config import Config
-from repro.errors import UserError
 from repro.experiments import BASELINE, ablations, flatten
 from repro.record import COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
 from repro.report.branches import Branch, branch
@@ -33,6 +32,8 @@ class Arm:
 
     name: str
     runs: Sequence[Record]
+    keys: Collection[str] = ()
+    """By which its runs differ from the baseline's."""
 
     @cached_property
     def complete(self) -> dict[int, Record]:
@@ -182,6 +183,11 @@ class Comparison:
         """Of all arms."""
         return [run for arm in self.arms for run in arm.runs]
 
+    @property
+    def base(self) -> dict[str, Any]:
+        """The baseline's settings."""
+        return base_settings(self.arms[0].runs[0], self.arms[0].keys)
+
     def notes(self, arm: Arm) -> list[str]:
         """What a reader must know about an arm's runs and pairs."""
         return notes(arm) + (pair_notes(self.effects[arm.name]) if arm.name in self.effects else [])
@@ -197,9 +203,9 @@ class Comparison:
     def command(self, name: str, *seeds: int) -> str:
         """What makes these runs of an arm."""
         by_hand = dict(self.given)
-        if runs := [run for arm in self.arms if arm.name == name for run in arm.runs]:
-            keys = own_keys(runs[0]) if name != BASELINE and not _all_named(name) else set()
-            by_hand |= {key: after for key, (_, after) in runs[0].difference.items() if key in keys}
+        for arm in self.arms:
+            if arm.name == name and not _all_named(name):
+                by_hand |= {key: after for key, (_, after) in arm.runs[0].difference.items() if key in arm.keys}
         return run_command(self.setup, self.recipe, name, by_hand, *seeds)
 
 
@@ -283,34 +289,46 @@ def _defaults() -> dict[str, Any]:
 
 def own_keys(run: Record) -> set[str]:
     """The keys by which a run differs from its baseline."""
-    return naming.arm(run.ablation, run.difference)[1]
+    return naming.arm(run.difference, settings(run), run.chosen)[1]
 
 
-def base_settings(run: Record) -> dict[str, Any]:
+def base_settings(run: Record, keys: Collection[str]) -> dict[str, Any]:
     """The settings of a run's baseline: its own, but for the keys that are compared."""
-    return settings(run) | {key: run.difference[key][0] for key in own_keys(run)}
+    return settings(run) | {key: run.difference[key][0] for key in keys}
 
 
 def base_hash(run: Record) -> str:
     """Identifies the settings of a run's baseline: runs compare only where they share them."""
-    return config_hash(base_settings(run))
+    return config_hash(base_settings(run, own_keys(run)))
 
 
 def comparisons(records: Iterable[Record]) -> list[Comparison]:
     """Groups records so that only like is compared with like.
 
     The runs of a group share setup, recipe, device, images, numerics, and every setting but those that an arm is
-    about; so budget and precision too. A run may be the baseline of some and an arm of others: `optimizer.lr=0.02` is
-    an arm of the plain baseline, and the baseline of `ablation=no_lrn optimizer.lr=0.02`. Raises UserError where the
-    seeds of one arm were made with different configurations.
+    about; so budget and precision too. There is a group for the baseline of every run, as `naming.arm` says what that
+    is. A run is an arm of each group that it fits: `ablation=cosine` is an arm of the plain baseline, and the baseline
+    of `ablation=no_lrn schedule.kind=cosine`.
     """
-    runs = list(records)
-    groups, same = defaultdict(list), defaultdict(list)
-    for run in runs:
-        groups[alike(run), base_hash(run)].append(run)
-        same[alike(run), config_hash(settings(run))].append(run)
-    found = [_comparison(key[1], same[key], [run for run in group if own_keys(run)]) for key, group in groups.items()]
-    return sorted(found, key=_section_order)
+    together = defaultdict(list)
+    for run in records:
+        together[alike(run)].append(run)
+    return sorted((part for runs in together.values() for part in _comparisons(runs)), key=_section_order)
+
+
+def _comparisons(runs: Sequence[Record]) -> Iterable[Comparison]:
+    """Of runs that are alike but for their settings."""
+    hashes = [config_hash(settings(run)) for run in runs]
+    bases = {base_hash(run): base_settings(run, own_keys(run)) for run in runs}
+    for key, base in bases.items():
+        baseline = [run for run, own in zip(runs, hashes, strict=True) if own == key]
+        arms: dict[str, list[Record]] = defaultdict(list)
+        keys = {}
+        for run in runs:
+            if (found := _arm_of(run, base)) is not None:
+                arms[found[0]].append(run)
+                keys[found[0]] = found[1]
+        yield _comparison(key, baseline, [Arm(name, runs, keys[name]) for name, runs in arms.items()])
 
 
 def _section_order(part: Comparison) -> tuple[Any, ...]:
@@ -325,17 +343,20 @@ def alike(run: Record) -> tuple[str, ...]:
     return run.setup, run.recipe, machine.device_type, machine.device, run.data.content_hash, run.numerics or ""
 
 
-def _comparison(base: str, baseline: Sequence[Record], others: Sequence[Record]) -> Comparison:
-    by_name = {BASELINE: list(baseline)} if baseline else {}
-    for run in others:
-        by_name.setdefault(naming.arm(run.ablation, run.difference)[0], []).append(run)
-    arms = {name: Arm(name, sorted(runs, key=lambda run: run.seed)) for name, runs in by_name.items()}
-    for arm in arms.values():
-        _check_same_configuration(arm)
-    control = arms.get(BASELINE, Arm(BASELINE, []))
-    effects = {name: Effect(control, arm) for name, arm in arms.items() if name != BASELINE}
-    first = [*baseline, *others][0]
-    given = first.difference.keys() - (set() if baseline else own_keys(first))
+def _arm_of(run: Record, base: Mapping[str, Any]) -> tuple[str, set[str]] | None:
+    """Name and keys of a run beside a baseline of these settings; None where it is no arm of it, or the same."""
+    name, keys = naming.arm(run.difference, settings(run), run.chosen)
+    if base_settings(run, keys) == base:
+        return (name, keys) if keys else None
+    return naming.arm_against(base, run.difference, settings(run))
+
+
+def _comparison(base: str, baseline: Sequence[Record], others: Sequence[Arm]) -> Comparison:
+    arms = [Arm(BASELINE, baseline), *others] if baseline else others
+    arms = [replace(arm, runs=sorted(arm.runs, key=lambda run: run.seed)) for arm in arms]
+    control = arms[0] if baseline else Arm(BASELINE, [])
+    effects = {arm.name: Effect(control, arm) for arm in arms if arm.name != BASELINE}
+    first = arms[0].runs[0]
     return Comparison(
         first.setup,
         first.recipe,
@@ -345,22 +366,10 @@ def _comparison(base: str, baseline: Sequence[Record], others: Sequence[Record])
         first.data,
         first.numerics,
         base,
-        {key: after for key, (_, after) in first.difference.items() if key in given},
-        sorted(arms.values(), key=lambda arm: _place(arm.name, effects.get(arm.name))),
+        {key: after for key, (_, after) in first.difference.items() if key not in arms[0].keys},
+        sorted(arms, key=lambda arm: _place(arm.name, effects.get(arm.name))),
         effects,
     )
-
-
-def _check_same_configuration(arm: Arm) -> None:
-    counts = Counter(config_hash(settings(run)) for run in arm.runs)
-    odd = [run for run in arm.runs if config_hash(settings(run)) != counts.most_common(1)[0][0]]
-    if odd:
-        run = odd[0]
-        by_hand = {key: after for key, (_, after) in run.difference.items() if not _all_named(arm.name)}
-        raise UserError(
-            f"{run.folder}: made with another configuration than the other seeds of {arm.name}: run it again:"
-            f" {run_command(run.setup, run.recipe, arm.name, by_hand, run.seed)} force=true"
-        )
 
 
 def _place(name: str, effect: Effect | None) -> tuple[bool, bool, float, str]:

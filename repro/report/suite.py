@@ -18,7 +18,6 @@ from repro.report.effects import (
     Arm,
     Comparison,
     Effect,
-    base_settings,
     comparisons,
     notes,
     pair_notes,
@@ -66,8 +65,7 @@ def _groups(suite: Suite, parts: Iterable[Comparison]) -> list[list[Comparison]]
     for part in parts:
         names = {arm.name for arm in part.arms} & set(suite.ablation)
         if part.setup == suite.setup and part.recipe in suite.recipe and names and not _set_by_hand(part):
-            base = base_settings(part.runs[0])
-            same = tuple(str(base[key]) for key in sorted({*shared, PRECISION}))
+            same = tuple(str(part.base[key]) for key in sorted({*shared, PRECISION}))
             groups[part.device, part.data.content_hash, part.numerics or "", same].append(part)
     return [group for key in sorted(groups) for group in _one_of_each(groups[key])]
 

@@ -21,7 +21,6 @@ from repro.report.effects import (
     Arm,
     Comparison,
     comparisons,
-    own_keys,
     plain_text,
 )
 from repro.report.mixed import mixed_code
@@ -252,9 +251,8 @@ def _question(arm: Arm) -> str:
     """The ablation's question; where it has no file, what it changes."""
     if arm.name in ablations():
         return ablations()[arm.name].question
-    run = arm.runs[0]
-    keys = own_keys(run)
-    return "; ".join(f"{key}: {before} → {after}" for key, (before, after) in run.difference.items() if key in keys)
+    differences = arm.runs[0].difference.items()
+    return "; ".join(f"{key}: {before} → {after}" for key, (before, after) in differences if key in arm.keys)
 
 
 def published_effect(arm: Arm) -> str:

@@ -4,26 +4,29 @@ from typing import Any
 
 import pytest
 
+from repro.config import Config
+from repro.experiments import named_keys
+from repro.naming import settings
 from repro.report import claimed_errors
 from repro.report.effects import Comparison
 from repro.report.verdicts import DOES_NOT_HOLD, HOLDS, IN_DIRECTION, NOT_RUN, load
-from tests import synthetic
 from tests.report.arms import arm, compared, of_net
 
 C = load()
 BASELINE = [25.0, 26.0, 24.0]
 ORDER = {"tanh": 9.0, "one_gpu_half": 4.0, "no_lrn": 2.0, "nonoverlapping_pool": 1.0}
-CHANGES: dict[str, dict[str, Any]] = synthetic.CHANGES | {
-    "tanh": {"model.activation": ["relu", "tanh"]},
-    "one_gpu_half": {"model.columns": [2, 1]},
-    "nonoverlapping_pool": {"model.pool.size": [3, 2]},
-}
+PLAIN = settings(Config())
+
+
+def changes_of(name: str) -> dict[str, Any]:
+    """The difference that an ablation makes to the records' configuration."""
+    return {key: [PLAIN[key], value] for key, value in named_keys(name).items() if PLAIN[key] != value}
 
 
 def shifted(name: str, *shifts: float) -> Any:
     """An arm worse than the baseline by these points, seed by seed."""
     errors = [error + shift for error, shift in zip(BASELINE, shifts, strict=False)]
-    return arm(name, errors, difference=CHANGES[name])
+    return arm(name, errors, difference=changes_of(name))
 
 
 @pytest.mark.parametrize(
@@ -46,11 +49,10 @@ def test_an_effect_against_the_published_one(shifts: Sequence[float], text: str,
 
 
 def test_an_ingredient_that_is_added_speaks_for_itself_where_the_error_falls(tmp_path: Path) -> None:
-    change = {"model.norm.n": [5, 7]}  # any will do
-    added = arm(
-        "add_lrn", [error - shift for error, shift in zip(BASELINE, (1.2, 1.4, 1.6), strict=True)], difference=change
-    )
-    (found,) = claimed_errors.effects(C["C9"], compared(tmp_path, *arm("baseline", BASELINE), *added))
+    without = {"model.norm.kind": "none"}
+    errors = [error - shift for error, shift in zip(BASELINE, (1.2, 1.4, 1.6), strict=True)]
+    added = arm("add_lrn", errors, difference={"model.norm.kind": ["none", "lrn"]})
+    (found,) = claimed_errors.effects(C["C9"], compared(tmp_path, *arm("baseline", BASELINE, keys=without), *added))
     assert found.text == "`add_lrn`, top-1: +1.40 [+0.90, +1.90] points, n=3"
     assert found.verdict == HOLDS
 

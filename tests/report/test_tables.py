@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from repro import record, stats
-from repro.errors import UserError
 from repro.experiments import choices
 from repro.report import effects, tables
 from tests.synthetic import CHANGES, file_record, make_record, stuck
@@ -175,12 +174,13 @@ def test_what_does_not_compare_gets_a_section_of_its_own(tmp_path: Path, changed
     assert len(set(titles)) == len(titles)
 
 
-def test_seeds_of_one_arm_with_different_settings_are_refused(tmp_path: Path) -> None:
+def test_what_is_filed_under_an_ablation_of_another_version_is_an_arm_of_its_own(tmp_path: Path) -> None:
     def rate(seed: int, value: float) -> record.Record:
         return make_record("no_dropout", seed, 25.0, difference={"model.dropout.rate": [0.5, value]})
 
-    with pytest.raises(UserError, match=r"no_dropout/seed2: made with another configuration.*seed=2 force=true"):
-        render(tmp_path, rate(0, 0.0), rate(1, 0.0), rate(2, 0.1))
+    files = render(tmp_path, *arm("baseline", BASELINE), rate(0, 0.0), rate(1, 0.0), rate(2, 0.1))
+    rows = csv_rows(files)
+    assert (rows["no_dropout"]["seeds"], rows["rate=0.1"]["seeds"]) == ("0, 1", "2")
 
 
 def test_a_key_that_the_schema_gains_keeps_old_records_comparable(tmp_path: Path) -> None:
@@ -223,6 +223,45 @@ def test_a_key_set_by_hand_is_an_arm_alone_and_the_baseline_of_an_ablation_with_
     assert page_row(fast, "no_lrn")[3] == "+3.00"
     assert page_row(fast, "baseline", table=1)[2] == "30.00"
     assert "| no_lrn |" not in plain
+
+
+COSINE = {"schedule.kind": ["step", "cosine"]}
+
+
+def under_cosine(chosen: list[str] | None, ablation: str, label: str, errors: dict[int, Any]) -> list[record.Record]:
+    """Runs whose keys include those of an ablation, set by hand or not."""
+    return [replace(run, chosen=chosen) for run in by_hand(ablation, errors, label, COSINE)]
+
+
+def test_what_was_set_by_hand_beside_a_chosen_ablation_is_the_baselines_though_it_has_a_name(tmp_path: Path) -> None:
+    baseline = under_cosine(["baseline"], "baseline", "cosine", {0: 30.0, 1: 31.0})
+    other = under_cosine(["no_lrn"], "no_lrn", "cosine+no_lrn", {0: 32.0, 1: 34.0})
+    page = render(tmp_path, *baseline, *other)[f"{STEM}.md"]
+    assert page.count("### Effect of each change") == 1
+    assert page_row(page, "no_lrn")[3].startswith("+2.50 [")
+    assert "`schedule.kind=cosine`, settings `" in page
+    assert "missing" not in page
+
+
+def test_a_chosen_baseline_is_an_arm_too_where_there_is_a_baseline_for_it(tmp_path: Path) -> None:
+    baseline = under_cosine(["baseline"], "baseline", "cosine", {0: 30.0, 1: 31.0})
+    other = under_cosine(["no_lrn"], "no_lrn", "cosine+no_lrn", {0: 32.0, 1: 34.0, 2: 33.0})
+    page = render(tmp_path, *arm("baseline", BASELINE), *baseline, *other)[f"{STEM}.md"]
+    plain, cosine = page.split("\n## ")[1:3]
+    assert page_row(plain, "cosine")[3].startswith("+5.00 [")
+    assert page_row(plain, "cosine+no_lrn")[5] == "3"
+    assert page_row(cosine, "no_lrn")[5] == "2"
+    assert "recipe=paper ablation=baseline schedule.kind=cosine seed=2\n" in cosine
+
+
+def test_a_run_that_was_made_as_an_arm_serves_as_the_baseline_under_its_keys(tmp_path: Path) -> None:
+    first = under_cosine(["cosine"], "baseline", "cosine", {0: 30.0})
+    both = under_cosine(["cosine", "no_lrn"], "no_lrn", "cosine+no_lrn", {0: 32.0})
+    later = under_cosine(["no_dropout"], "no_dropout", "cosine+no_dropout", {0: 29.0})
+    page = render(tmp_path, *arm("baseline", {0: 25.0}), *first, *both, *later)[f"{STEM}.md"]
+    plain, cosine = page.split("\n## ")[1:3]
+    assert [page_row(plain, name)[3] for name in ("cosine", "cosine+no_lrn")] == ["+5.00", "+7.00"]
+    assert [page_row(cosine, name)[3] for name in ("no_lrn", "no_dropout")] == ["+2.00", "-1.00"]
 
 
 @pytest.mark.parametrize("changed", [{"numerics": "beef"}, {"keys": {"train.precision": "bf16"}}])
@@ -307,7 +346,7 @@ def test_an_ablation_without_a_file_is_told_by_its_difference(tmp_path: Path) ->
         "lr=0.02", {0: 26.0}, difference={"optimizer.lr": [0.01, 0.02], "model.linked_layers": [linked, ["fc6", "fc7"]]}
     )
     files = render(tmp_path, *arm("baseline", BASELINE), *odd)
-    row = page_row(files[f"{STEM}.md"], "lr=0.02")
+    row = page_row(files[f"{STEM}.md"], "lr=0.02+linked_layers=fc6,fc7")
     assert row[1] == f"optimizer.lr: 0.01 → 0.02; model.linked_layers: {linked} → ['fc6', 'fc7']"
     assert "recipe=paper optimizer.lr=0.02 'model.linked_layers=[fc6,fc7]' seed=1,2" in files[f"{STEM}.md"]
 
