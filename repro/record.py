@@ -64,19 +64,25 @@ class TrainErrors:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Quality at the last step; `val_loss` is the centre crop's mean cross-entropy, nats."""
+    """Quality at the last step; `val_loss` is the centre crop's mean cross-entropy, nats.
+
+    `answers` is how many classes are the first guess of any validation image, centre crop; None in older records.
+    """
 
     centre: Errors
     ten_crops: Errors
     train: TrainErrors
     val_loss: float | None
+    answers: int | None = None
 
 
 @dataclass(frozen=True)
 class Data:
     """The images: `content_hash` identifies them, `skipped` names those left out, relative to the data set.
 
-    The last four count what a reader should know of, as `repro.data.store.Counts`; None too in records of before that.
+    Four fields count what a reader should know of, as `repro.data.store.Counts`. `guessing_loss` is the validation
+    loss, nats, of answering with the classes' shares of the training images; None where a class has none of these. All
+    five are None in older records.
     """
 
     source: str
@@ -89,6 +95,7 @@ class Data:
     classes_out_of_order: int | None = None
     exif_oriented: int | None = None
     transparent: int | None = None
+    guessing_loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from repro.report.terminal import Screen
 from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory
 from repro.train.device import choose_device
-from repro.train.evaluation import images_at_once
+from repro.train.evaluation import images_at_once, loss_of_guessing
 from repro.train.loop import Training
 from repro.train.numerics import fingerprint
 from repro.train.out_of_memory import advised
@@ -385,6 +385,7 @@ def _measure(training: Training) -> _Measured:
         records.Errors(ten.top1, ten.top5),
         records.TrainErrors(train.top1, train.top5, train.loss),
         centre.loss,
+        centre.answers,
     )
     return metrics, {records.CENTRE: centre.correct, records.TEN_CROPS: ten.correct}
 
@@ -428,6 +429,7 @@ def _draft(wanted: Run, training: Training, wandb_id: str | None) -> Record:
             val_images=len(data.val.labels),
             skipped=list(data.skipped),
             **vars(data.counts),
+            guessing_loss=loss_of_guessing(training.train_split.labels, data.val.labels, len(data.classes)),
         ),
         metrics=_NOT_MEASURED[0],
         cost=_cost(config, training, LoadMeter()),

@@ -84,6 +84,8 @@ def test_a_run_leaves_a_whole_record(finished: Path) -> None:
     counted = record.data.val_images_in_train, record.data.classes_out_of_order
     assert (*counted, record.data.exif_oriented, record.data.transparent) == (0, 0, 0, 0)
     assert record.difference["train.epochs"] == [90, 3]
+    assert record.metrics.answers in (1, 2)
+    assert record.data.guessing_loss == pytest.approx(np.log(2))
     assert record.metrics.train.loss == pytest.approx(np.log(2), abs=0.5)
     assert record.cost.images_per_second == pytest.approx(3 * 40 / record.cost.minutes / 60)
     assert re.fullmatch(r"[0-9a-f]{16}", record.numerics or "")

@@ -46,8 +46,8 @@ Two errors with a stroke between them are top-1 / top-5.
 - `{NOT_RUN}`: no records answer the claim; the line says what would.
 
 `mixed code` marks pairs of runs by different commits, from before records had a fingerprint of their numerics: a
-difference may be the code's. A run whose loss stayed that of guessing did not learn and is in no mean. `../README.md`
-explains both.
+difference may be the code's. A run that did not learn is in no mean. `../README.md` explains
+both.
 
 The authors' errors are un-rounded, from the comments in their parameter files, of one run each. The standard error of
 their differences counts the sampling of the images alone, as if each of the two nets had met images of its own. Runs of

@@ -18,7 +18,7 @@ TOPS = ("top1", "top5")
 MAIN = (TEN_CROPS, "top1")
 MEASURES = tuple((mode, top) for mode in CROP_MODES for top in TOPS)
 NOT_MOVED = 0.01
-"""A loss this near that of guessing, ln(classes), as a share of it, has not moved."""
+"""A loss this near that of guessing, as a share of it, has not moved."""
 LONG_STALL = 0.1
 """A run that was at chance for this share of its epochs is told: its error is of a shorter training."""
 
@@ -68,13 +68,29 @@ class Arm:
 
 
 def at_chance(run: Record) -> bool:
-    """Whether a complete run ended as it began: its losses on both sets are those of guessing.
+    """Whether a complete run ended as it began: one answer to every image, or losses of guessing on both sets.
 
-    Such a net gives one answer to every image, whatever the seed; its error says nothing of how much worse it is.
+    Its error is the share of one class, whatever the seed, and says nothing of how much worse the net is. Where all of
+    its answers are right, the images are of one class.
     """
-    guessing = math.log(run.data.classes)
+    if run.metrics.answers == 1 and run.metrics.centre.top1:
+        return True
+    guessing = _guessing(run)
     losses = (run.metrics.val_loss, run.metrics.train.loss)
     return all(loss is not None and abs(loss - guessing) <= NOT_MOVED * guessing for loss in losses)
+
+
+def _guessing(run: Record) -> float:
+    """Validation loss of guessing: older records do not say how often each class is, and count as balanced."""
+    return math.log(run.data.classes) if run.data.guessing_loss is None else run.data.guessing_loss
+
+
+def stuck_words(run: Record) -> str:
+    """How a run that did not learn shows it."""
+    if run.metrics.answers == 1:
+        return "one answer to every validation image"
+    known = run.data.guessing_loss
+    return f"the loss stayed {f'ln({run.data.classes})' if known is None else f'that of guessing, {known:.3f}'}"
 
 
 @dataclass(frozen=True)
@@ -218,7 +234,8 @@ def notes(arm: Arm) -> list[str]:
         notes.append(f"stopped before the end, not in the mean: {_seeds(stopped)}")
     if stuck := arm.at_chance:
         words = f"{len(stuck)} of {len(arm.complete)} runs did not learn ({_seeds(stuck)})"
-        notes.append(f"{words}: the loss stayed ln({arm.runs[0].data.classes}); not in the mean")
+        how = " or ".join(sorted({stuck_words(arm.complete[seed]) for seed in stuck}))
+        notes.append(f"{words}: {how}; not in the mean")
     stalls = {seed: _epochs_at_chance(run) for seed, run in arm.learned.items()}
     late = [f"{epochs} of {of} (seed {seed})" for seed, (epochs, of) in stalls.items() if epochs >= LONG_STALL * of]
     if late:
@@ -228,7 +245,7 @@ def notes(arm: Arm) -> list[str]:
 
 def _epochs_at_chance(run: Record) -> tuple[int, int]:
     """Epochs after which the validation loss was that of guessing, and all."""
-    curve, guessing = run.curve(), math.log(run.data.classes)
+    curve, guessing = run.curve(), _guessing(run)
     stalled = [row for row in curve if abs((row["val_loss"] or 0.0) - guessing) <= NOT_MOVED * guessing]
     return len(stalled), len(curve)
 

@@ -25,6 +25,7 @@ from repro.report.effects import (
     run_command,
     same_code,
     settings,
+    stuck_words,
 )
 from repro.report.tables import CROP_WORDS, number
 from repro.train import checkpoint
@@ -60,7 +61,8 @@ def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> E
             cells += [_shown(baseline, (mode, "top1")), f"{difference} pp"]
         table.add_row(*cells)
     if run.status == COMPLETE and at_chance(run):
-        note = f"did not learn: its loss is no better than guessing among {run.data.classes} classes"
+        loss = f"its loss is no better than guessing among {run.data.classes} classes"
+        note = f"did not learn: {stuck_words(run) if run.metrics.answers == 1 else loss}"
     verdict = f"verdict: {_verdict(run, results_dir)}" if baseline else ""
     title = f"{run.setup}, recipe {run.recipe}, {run.ablation}, seed {run.seed}"
     return End(title, table, [line for line in (verdict, note, *_files(run, results_dir)) if line])

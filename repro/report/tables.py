@@ -39,9 +39,10 @@ EXPLANATION = f"""\
 Errors are in %, differences in percentage points (positive: worse than the baseline). Each error is of the last step
 on the validation set; brackets hold 95 % intervals over the seeds (Student t). A difference is paired by seed: the same
 seed of the baseline is subtracted. Its verdict says whether the interval of ten crops leaves out 0; nothing is
-corrected for the number of rows. A run whose loss stayed that of guessing did not learn: it has no effect in points,
-and is in no mean. p (t) is the paired t-test over seeds: would other seeds show it too? p (McNemar) is the exact test
-on the images (ten crops) that one of two networks gets right, pooled over seeds: do these very networks differ?
+corrected for the number of rows. A run that gives one answer to every image, or whose loss stayed that of guessing, did
+not learn: it has no effect in points, and is in no mean. p (t) is the paired t-test over seeds: would other seeds show
+it too? p (McNemar) is the exact test on the images (ten crops) that one of two networks gets right, pooled over seeds:
+do these very networks differ?
 Published effects are the authors' own runs or the paper's words, on their data; `paper.csv` has the source of each.
 `../README.md` explains numerics, mixed code, and which runs share their first epochs.
 {RULE}"""

@@ -24,6 +24,7 @@ GUESSES = 5
 class Evaluation:
     """Errors in %, mean cross-entropy in nats, and for each image whether the first guess was right, (N,) bool.
 
+    `answers` is how many classes are the first guess of any image: one where a network has collapsed.
     `top5` is None with five classes or fewer: five guesses cannot miss there, so that nothing is measured.
     """
 
@@ -31,6 +32,7 @@ class Evaluation:
     top5: float | None
     loss: float
     correct: np.ndarray
+    answers: int
 
 
 @torch.no_grad()
@@ -93,13 +95,24 @@ def evaluate(
     hits = guesses == labels[:, None]
     # the smallest float stands in for a probability that underflowed
     chosen = outputs[torch.arange(len(labels)), labels].clamp_min(torch.finfo(outputs.dtype).tiny)
-    found = torch.stack((hits[:, 0], hits.any(1), chosen.log()), dim=1)
+    found = torch.stack((hits[:, 0], hits.any(1), chosen.log(), guesses[:, 0]), dim=1)
     if ranks.count > 1:  # they add up what lies on their devices
         found = ranks.gather(found.to(pixels.device), whole).cpu()
-    first, five, logs = found.T.contiguous()  # sums of rows that lie apart round otherwise
+    first, five, logs, answers = found.T.contiguous()  # sums of rows that lie apart round otherwise
     return Evaluation(
         top1=100 - 100 * first.double().mean().item(),
         top5=100 - 100 * five.double().mean().item() if outputs.shape[1] > GUESSES else None,
         loss=-logs.mean().item(),
         correct=first.bool().numpy(),
+        answers=len(answers.unique()),
     )
+
+
+def loss_of_guessing(train: np.ndarray, val: np.ndarray, classes: int) -> float:
+    """Cross-entropy, nats, of a network that knows nothing but how often each class is among the training labels.
+
+    On the validation labels; ln(classes) where the classes are equally frequent, infinite where training lacks one.
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.bincount(train, minlength=classes) / len(train))
+    return float(-logs[val].mean())

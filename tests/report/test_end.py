@@ -153,5 +153,7 @@ def test_end_of_a_run_that_did_not_learn(tmp_path: Path) -> None:
     text = shown(run, tmp_path)
     assert "did not learn: its loss is no better than guessing among 10 classes" in text
     assert "+" not in text
+    collapsed = replace(run, metrics=replace(run.metrics, answers=1))
+    assert "did not learn: one answer to every validation image" in shown(collapsed, tmp_path)
     file_record(tmp_path, *stuck("baseline", 1))
     assert "the baseline did not learn: there is nothing to compare with" in shown(make_record("no_lrn"), tmp_path)

@@ -317,6 +317,36 @@ def test_an_arm_that_never_left_chance_has_no_effect_in_points(tmp_path: Path) -
     assert (row["n"], row["did_not_learn"], row["ten_crops_top1_error"]) == ("0", "0, 1, 2", "")
 
 
+def collapsed(error: float, loss: float, answers: int, guessing: float | None = None) -> list[record.Record]:
+    """Three runs of `sigmoid` on images of any balance."""
+    (run, *_) = stuck("sigmoid", 1)
+    errors = record.Errors(error, 50.0)
+    metrics = record.Metrics(errors, errors, record.TrainErrors(error, 50.0, loss), loss, answers)
+    data = replace(run.data, guessing_loss=guessing)
+    return [replace(run, seed=seed, metrics=metrics, data=data) for seed in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (collapsed(20.0, 0.5, 1, 0.5), "one answer to every validation image"),  # of two classes, 80 to 20
+        (collapsed(90.0, 2.9, 1), "one answer to every validation image"),  # a loss above ln(10)
+        (collapsed(20.0, 0.502, 2, 0.5), "the loss stayed that of guessing, 0.500"),
+    ],
+)
+def test_a_net_that_collapsed_did_not_learn_whatever_its_loss(
+    run: list[record.Record], words: str, tmp_path: Path
+) -> None:
+    cells = page_row(render(tmp_path, *arm("baseline", BASELINE), *run)[f"{STEM}.md"], "sigmoid")
+    assert cells[6] == "did not learn (3 of 3)"
+    assert cells[-1] == f"3 of 3 runs did not learn (seeds 0, 1, 2): {words}; not in the mean"
+
+
+def test_one_answer_that_is_right_everywhere_is_no_collapse(tmp_path: Path) -> None:
+    page = render(tmp_path, *arm("baseline", BASELINE), *collapsed(0.0, 0.1, 1))[f"{STEM}.md"]
+    assert page_row(page, "sigmoid")[6] == "better at n=3"
+
+
 def test_means_leave_out_the_runs_that_did_not_learn(tmp_path: Path) -> None:
     runs = [*stuck("no_lrn", 1), *arm("no_lrn", {1: 27.0, 2: 26.0})]
     cells = page_row(render(tmp_path, *arm("baseline", BASELINE), *runs)[f"{STEM}.md"], "no_lrn")

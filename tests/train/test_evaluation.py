@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -10,7 +11,7 @@ from repro.config import Config, TrainConfig
 from repro.data.augmentation import Pixels, ten_windows
 from repro.data.store import ImageData, Split
 from repro.model import Network
-from repro.train.evaluation import evaluate, probabilities
+from repro.train.evaluation import evaluate, loss_of_guessing, probabilities
 from tests.tiny import tiny_data
 
 SIDE, CROP = 6, 2  # pixels: corners at 0 and 4, the centre at 2
@@ -149,3 +150,19 @@ def test_the_number_of_images_at_once_changes_nothing() -> None:
     assert [len(shown) for shown in cast(HandMade, network).shown[:3]] == [4, 4, 2]
     assert (parts.top1, parts.top5, parts.loss) == (whole.top1, whole.top5, whole.loss)
     assert parts.correct.tolist() == whole.correct.tolist()
+
+
+@pytest.mark.parametrize(("brightness", "answers"), [([200, 200, 200], 1), ([0, 200, 0], 2)])
+def test_the_different_answers_are_counted(brightness: list[int], answers: int) -> None:
+    images = np.stack([np.full((SIDE, SIDE, 3), value) for value in brightness])
+    split, pixels = pixels_of(images, [0, 1, 1])
+    network = hand_made(lambda x: torch.stack((100 - x.mean((1, 2, 3)), x.mean((1, 2, 3)) - 100), dim=1))
+    assert evaluate(network, split, pixels, TrainConfig()).answers == answers
+
+
+def test_the_loss_of_guessing_is_the_entropy_of_the_labels() -> None:
+    balanced = np.arange(40) % 4
+    assert loss_of_guessing(balanced, balanced, 4) == pytest.approx(math.log(4))
+    few = np.array([0] * 9 + [1])
+    assert loss_of_guessing(few, few, 2) == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    assert loss_of_guessing(np.zeros(3, int), few, 2) == math.inf
