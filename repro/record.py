@@ -142,6 +142,8 @@ class Record:
     where a device does not give the same bits twice."""
     chosen: list[str] | None = None
     """The names after `ablation=`; None where there was no such word, and in older records."""
+    threads_before: list[int] | None = None
+    """Threads of the earlier parts of a run that went on under another number than `machine.threads`; else None."""
     branched_from: str | None = None
     """The run, and its epoch, whose checkpoint this run went on from: the first rows of its curve are that run's."""
     schema: int = SCHEMA

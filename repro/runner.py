@@ -440,6 +440,7 @@ def _draft(wanted: Run, training: Training, wandb_id: str | None) -> Record:
         finished="",
         numerics=training.identity["numerics"] or None,
         chosen=list(wanted.chosen) or None,
+        threads_before=training.threads_before or None,
         branched_from=training.branched_from,
         folder=wanted.folder,
     )

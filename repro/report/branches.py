@@ -41,7 +41,7 @@ def branch(
     a GPU that do not agree, where no fingerprint of their numerics says that its sums come in a fixed order.
     """
     pairs = {seed: (baseline[seed], arm[seed]) for seed in sorted(baseline.keys() & arm.keys())}
-    pairs = {seed: pair for seed, pair in pairs.items() if _workers(pair[0]) == _workers(pair[1])}
+    pairs = {seed: pair for seed, pair in pairs.items() if workers(pair[0]) == workers(pair[1])}
     epochs = shared_epochs(before, after, next(iter(arm.values())).data.train_images) if pairs else None
     if not epochs:
         return None
@@ -73,10 +73,11 @@ def _events(key: str, before: Settings, after: Settings) -> Sequence[float]:
     return sorted(set(before[DROPS]) ^ set(after[DROPS])) if key == DROPS else []
 
 
-def _workers(run: Record) -> tuple[int, int]:
+def workers(run: Record) -> tuple[int, ...]:
     """What decides the order of sums; a GPU's does not depend on the threads of the machine around it."""
     machine = run.machine
-    return machine.threads if machine.device_type == "cpu" else 0, machine.processes
+    threads = (*(run.threads_before or []), machine.threads)
+    return machine.processes, *(threads if machine.device_type == "cpu" else ())
 
 
 def _repeats(run: Record) -> bool:

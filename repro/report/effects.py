@@ -12,7 +12,7 @@ from repro import naming, stats
 from repro.config import Config
 from repro.experiments import BASELINE, ablations, flatten
 from repro.record import COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
-from repro.report.branches import Branch, branch
+from repro.report.branches import Branch, branch, shared_epochs, workers
 
 TOPS = ("top1", "top5")
 MAIN = (TEN_CROPS, "top1")
@@ -129,12 +129,29 @@ class Effect:
         return [seed for seed in self._pairs if not same_code(*(side[seed] for side in both))]
 
     @cached_property
+    def other_workers(self) -> list[int]:
+        """Seeds whose two runs were made by other numbers of a processor's threads, or of processes: bits differ."""
+        both = self.baseline.learned, self.arm.learned
+        return [seed for seed in self._pairs if len({workers(side[seed]) for side in both}) > 1]
+
+    @cached_property
     def branch(self) -> Branch | None:
         """What the pairs share where the change sets in late."""
         if not self._pairs:
             return None
+        return branch(self.baseline.learned, self.arm.learned, *self._settings)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the two do the same for some epochs."""
+        images = next(iter(self.arm.learned.values())).data.train_images
+        before, after = self._settings
+        return bool(shared_epochs(before, after, images))
+
+    @property
+    def _settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
         before, after = (settings(next(iter(side.learned.values()))) for side in (self.baseline, self.arm))
-        return branch(self.baseline.learned, self.arm.learned, before, after)
+        return before, after
 
     @property
     def of_other_code(self) -> bool:
@@ -156,16 +173,24 @@ class Effect:
         """In words, with n."""
         arm, difference = self.arm, self.differences[MAIN]
         if not arm.complete:
-            return "no complete run"
+            return _ends(arm)
         stuck = f"did not learn ({len(arm.at_chance)} of {len(arm.complete)})" if arm.at_chance else ""
         if not arm.learned:
             return stuck
         if self.baseline.complete and not self.baseline.learned:
             return "the baseline did not learn"
+        if self.baseline.runs and not self.baseline.complete:
+            return f"the baseline: {_ends(self.baseline)}"
         if self.of_other_code:
             return "no verdict: other code made the baseline"
         found = difference.verdict if self.outcome in (None, "same") else f"{self.outcome} at n={difference.n}"
         return "; ".join(filter(None, (found, "mixed code" if self.mixed else "", stuck)))
+
+
+def _ends(arm: Arm) -> str:
+    """How the runs of an arm without a complete one ended."""
+    counts = {status: len(arm.seeds(status)) for status in (DIVERGED, STOPPED)}
+    return ", ".join(f"{status} ({count} of {len(arm.runs)})" for status, count in counts.items() if count)
 
 
 def same_code(one: Record, other: Record) -> bool:
@@ -263,9 +288,19 @@ def pair_notes(effect: Effect) -> list[str]:
             notes.append(f"must share {epochs} with the baseline and does not ({_seeds(shared.different)})")
         else:
             notes.append(f"shares {epochs} with the baseline ({_seeds(shared.shared)})")
+    if effect.other_workers:
+        late = "not branches of one trajectory: " if effect.is_late else ""
+        notes.append(f"{late}{_other_workers(effect)} ({_seeds(effect.other_workers)})")
     if effect.mixed:
         notes.append(f"mixed code ({_seeds(effect.mixed)})")
     return notes
+
+
+def _other_workers(effect: Effect) -> str:
+    """Which numbers differ within its pairs."""
+    sides = [[side.learned[seed].machine for seed in effect.other_workers] for side in (effect.baseline, effect.arm)]
+    shared = all(one.processes == other.processes for one, other in zip(*sides, strict=True))
+    return "other threads" if shared else "other processes"
 
 
 def _all_named(name: str) -> bool:

@@ -78,6 +78,8 @@ class Training:
     diverged: bool = False
     saved: int = 0
     """Epochs in the last checkpoint."""
+    threads_before: list[int] = field(default_factory=list)
+    """Threads on a processor of the parts before a change of their number, which changes the bits."""
     branched_from: str | None = None
     """The run and epoch whose checkpoint this run took up; none: its own beginning."""
 
@@ -130,6 +132,17 @@ class Training:
         self.saved = len(self.curve)
         self.branched_from = state.get("branched_from")
         threads.take(state.get("threads"))
+        self._note_threads(state)
+
+    def _note_threads(self, state: dict[str, Any]) -> None:
+        before, now = state.get("threads"), torch.get_num_threads()
+        self.threads_before = state.get("threads_before", [])
+        if self.device.type == "cpu" and before not in (None, now):
+            self.threads_before = [*self.threads_before, before]
+            self.on_warning(
+                f"it began on {before} thread{'s' * (before > 1)} and goes on on {now}: the bits are no longer those of"
+                " one run (is OMP_NUM_THREADS set?)"
+            )
 
     def run(self) -> None:
         """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""
@@ -223,6 +236,7 @@ class Training:
             "schedule": self.schedule.state(),
             "curve": self.curve,
             "threads": torch.get_num_threads(),
+            "threads_before": self.threads_before,
             "branched_from": self.branched_from,
         }
 

@@ -81,7 +81,17 @@ def test_a_baseline_of_other_code_gives_no_verdict(tmp_path: Path) -> None:
 
 def test_runs_on_other_numbers_of_threads_are_not_asked_to_agree(tmp_path: Path) -> None:
     machine = replace(arm("baseline", [25.0])[0].machine, threads=1)
-    assert row(late(tmp_path, [2.5, 2.6], machine=machine)) == ["not distinguishable at n=2"]
+    assert row(late(tmp_path, [2.5, 2.6], machine=machine)) == [
+        "not distinguishable at n=2",
+        "not branches of one trajectory: other threads (seeds 0, 1)",
+    ]
+
+
+def test_a_run_that_changed_its_threads_on_its_way_is_not_asked_to_agree(tmp_path: Path) -> None:
+    assert row(late(tmp_path, [2.5, 2.6], threads_before=[1])) == [
+        "not distinguishable at n=2",
+        "not branches of one trajectory: other threads (seeds 0, 1)",
+    ]
 
 
 def on_a_gpu(folder: Path, numerics: str | None) -> list[str]:

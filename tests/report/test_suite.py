@@ -47,7 +47,7 @@ def test_an_arm_without_records_says_so(results: Path) -> None:
 
 def test_a_diverged_arm_has_no_number(results: Path) -> None:
     file_record(results, make_record(recipe="d2l", error=None))
-    assert row(page(results, COUSINS), "d2l")["verdict"] == "no complete run"
+    assert row(page(results, COUSINS), "d2l")["verdict"] == "diverged (1 of 1)"
 
 
 def test_sizes_are_those_of_the_full_net_and_differences_those_of_the_settings(results: Path) -> None:

@@ -149,8 +149,25 @@ def test_diverged_and_stopped_runs_are_counted_and_left_out(tmp_path: Path) -> N
 def test_arm_that_always_diverged(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *arm("sigmoid", dict.fromkeys(BASELINE)))
     cells = page_row(files[f"{STEM}.md"], "sigmoid")
-    assert cells[6] == "no complete run"
+    assert cells[6] == "diverged (3 of 3)"
     assert cells[-1] == "3 of 3 runs diverged (seeds 0, 1, 2), not in the mean"
+
+
+def test_a_baseline_that_always_diverged_is_no_lack_of_seeds(tmp_path: Path) -> None:
+    page = render(tmp_path, *arm("baseline", dict.fromkeys(BASELINE)), *arm("no_lrn", NO_LRN))[f"{STEM}.md"]
+    assert page_row(page, "no_lrn")[6] == "the baseline: diverged (3 of 3)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"threads": 1}, "other threads (seeds 0, 2)"), ({"processes": 2}, "other processes (seeds 0, 2)")],
+)
+def test_pairs_of_other_threads_or_processes_are_marked(tmp_path: Path, changed: dict[str, int], words: str) -> None:
+    runs = arm("no_lrn", NO_LRN)
+    for seed in (0, 2):
+        runs[seed] = replace(runs[seed], machine=replace(runs[seed].machine, **changed))
+    page = render(tmp_path, *arm("baseline", BASELINE), *runs)[f"{STEM}.md"]
+    assert page_row(page, "no_lrn")[-1] == words
 
 
 def test_kinds_of_device_have_files_of_their_own(tmp_path: Path) -> None:

@@ -244,6 +244,26 @@ def test_a_resumed_run_computes_with_as_many_threads(tmp_path: Path, monkeypatch
     assert taken == 3
 
 
+def test_a_resumed_run_that_the_user_gives_other_threads_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(threads, "_watch", lambda: None)
+    torch.set_num_threads(2)
+    try:
+        trained(tiny_config(), tmp_path)
+        torch.set_num_threads(1)
+        said: list[str] = []
+        resumed = make_training(tiny_config(), tmp_path)
+        resumed.on_warning = said.append
+        resumed.resume()  # OMP_NUM_THREADS is set: the checkpoint's number is not taken
+    finally:
+        torch.set_num_threads(1)
+    assert resumed.threads_before == resumed.state()["threads_before"] == [2]
+    (text,) = said
+    assert text.startswith("it began on 2 threads and goes on on 1: the bits are no longer those of one run")
+
+
 def without_times(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: row[key] for key in row if key not in ("minutes", "images_per_second")} for row in curve]
 
