@@ -222,7 +222,7 @@ def test_a_finished_run_whose_files_are_not_its_own_is_not_done(
 def test_a_diverged_run_is_filed_as_such_and_not_repeated(
     start: Start, results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert start("optimizer.lr=1e30") == 0
+    assert start("optimizer.lr=1e9") == 0
     record = only_record(results)
     assert record.status == "diverged"
     assert record.metrics.centre.top1 is record.metrics.ten_crops.top1 is record.metrics.val_loss is None
@@ -230,7 +230,7 @@ def test_a_diverged_run_is_filed_as_such_and_not_repeated(
     assert last["events"].endswith("loss not finite")
     assert not {"correct.npz", "kernels.npz"} & {path.name for path in record.folder.iterdir()}
     capfd.readouterr()
-    assert start("optimizer.lr=1e30") == 0
+    assert start("optimizer.lr=1e9") == 0
     assert "done already (diverged)" in capfd.readouterr().out
 
 
@@ -238,7 +238,7 @@ def test_a_run_that_diverges_within_an_epoch_tells_its_true_step_and_speed(
     start: Start, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "REPORT_STEPS", 1)
-    assert start("optimizer.lr=1e30", "train.batch_size=8") == 0  # five steps an epoch
+    assert start("optimizer.lr=1e9", "train.batch_size=8") == 0  # five steps an epoch
     record = only_record(results)
     (row,) = record.curve()
     assert row["step"] in (2, 3)
