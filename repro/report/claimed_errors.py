@@ -107,7 +107,7 @@ def cifar_pair(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     found = []
     for part, other in product(normed, plain):
         if _same_but_for_the_setup(part, other):
-            effect = Effect(*(find_arm(side, BASELINE) for side in (part, other)))
+            effect = Effect(find_arm(part, BASELINE), find_arm(other, BASELINE))
             error = effect.differences[MAIN]
             text = f"`{CIFAR_PAIR[1]}` against this setup, top-1: {amount(error, 'points')}"
             text += "; mixed code" if effect.mixed else ""

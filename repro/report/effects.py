@@ -6,14 +6,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from repro import naming, stats
 from repro.config import Config
-from repro.experiments import BASELINE, ablations, flatten
+from repro.experiments import BASELINE, EXPERIMENTS, ablations, flatten
 from repro.record import COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
 from repro.report.branches import Branch, branch, shared_epochs, workers
 
+OWN_RESULTS = EXPERIMENTS.parent / "results"
+"""The project's."""
 TOPS = ("top1", "top5")
 MAIN = (TEN_CROPS, "top1")
 MEASURES = tuple((mode, top) for mode in CROP_MODES for top in TOPS)
@@ -99,6 +102,8 @@ class Effect:
 
     baseline: Arm
     arm: Arm
+    baseline_elsewhere: bool = False
+    """Whether the baseline of one of its seeds was made by other code, and stands in another comparison."""
 
     @cached_property
     def differences(self) -> dict[Measure, stats.Difference]:
@@ -183,6 +188,8 @@ class Effect:
             return f"the baseline: {_ends(self.baseline)}"
         if self.of_other_code:
             return "no verdict: other code made the baseline"
+        if not difference.n and self.baseline_elsewhere:
+            return "no verdict: made by other code than the baseline"
         found = difference.verdict if self.outcome in (None, "same") else f"{self.outcome} at n={difference.n}"
         return "; ".join(filter(None, (found, "mixed code" if self.mixed else "", stuck)))
 
@@ -191,6 +198,12 @@ def _ends(arm: Arm) -> str:
     """How the runs of an arm without a complete one ended."""
     counts = {status: len(arm.seeds(status)) for status in (DIVERGED, STOPPED)}
     return ", ".join(f"{status} ({count} of {len(arm.runs)})" for status, count in counts.items() if count)
+
+
+def _other_code(one: Record, other: Record) -> bool:
+    """Whether two runs differ in their numerics, and not in device or images."""
+    alone = [(run.machine.device, run.data.content_hash) for run in (one, other)]
+    return alone[0] == alone[1] and one.numerics != other.numerics
 
 
 def same_code(one: Record, other: Record) -> bool:
@@ -218,6 +231,8 @@ class Comparison:
     arms: Sequence[Arm]
     effects: Mapping[str, Effect]
     """By arm; none for the baseline itself."""
+    standing: Mapping[tuple[str, int], Record]
+    """By hash of the settings and seed, the record in a run's place, of whatever device, images and numerics."""
 
     @property
     def runs(self) -> list[Record]:
@@ -239,7 +254,30 @@ class Comparison:
         baseline = seeds.get(BASELINE, set())
         missing = {BASELINE: set().union(*seeds.values()) - baseline}
         missing |= {name: baseline - own for name, own in seeds.items() if name != BASELINE}
-        return [self.command(name, *sorted(absent)) for name, absent in missing.items() if absent]
+        wanted: dict[tuple[str, bool], set[int]] = defaultdict(set)
+        for name, absent in missing.items():
+            for seed in absent:
+                for made, force in self._ways(name, seed):
+                    wanted[made, force].add(seed)
+        return [
+            f"{self.command(name, *sorted(absent))}{' force=true' if force else ''}"
+            for (name, force), absent in wanted.items()
+        ]
+
+    def _ways(self, name: str, seed: int) -> list[tuple[str, bool]]:
+        """Arms to be made for a missing run, and whether a record stands in their place.
+
+        That is the arm itself; but where the record in its place is of newer code than the runs here, it is these: to
+        make the newer one again would leave it as it is.
+        """
+        runs = [run for arm in self.arms if arm.name == name for run in arm.runs]
+        there = self.standing.get((config_hash(settings(runs[0])) if runs else self.base_hash, seed))
+        if there is None:
+            return [(name, False)]
+        beside = {arm.name: run for arm in self.arms for run in arm.runs if run.seed == seed}
+        if all(_other_code(run, there) and run.finished < there.finished for run in beside.values()):
+            return [(own, True) for own in beside]
+        return [(name, True)]
 
     def command(self, name: str, *seeds: int) -> str:
         """What makes these runs of an arm."""
@@ -247,7 +285,18 @@ class Comparison:
         for arm in self.arms:
             if arm.name == name and not _all_named(name):
                 by_hand |= {key: after for key, (_, after) in arm.runs[0].difference.items() if key in arm.keys}
-        return run_command(self.setup, self.recipe, name, by_hand, *seeds)
+        command = run_command(self.setup, self.recipe, name, by_hand, *seeds)
+        device = ["train.device=cuda"] if self.device_type == "cuda" else []
+        return " ".join([command, *device, *_place_words(self.runs[0])])
+
+
+def _place_words(run: Record) -> list[str]:
+    """`results_dir=` of a run, where it is not the one that a command takes by itself, or the project's."""
+    results_dir, here = Path(*run.folder.parts[:-5]), Path.cwd()
+    if not run.folder.parts or results_dir.resolve() in (Path(Config.results_dir).resolve(), OWN_RESULTS.resolve()):
+        return []
+    whole = results_dir.resolve()
+    return [shlex.quote(f"results_dir={whole.relative_to(here) if whole.is_relative_to(here) else whole}")]
 
 
 def notes(arm: Arm) -> list[str]:
@@ -344,6 +393,13 @@ def own_keys(run: Record) -> set[str]:
     return naming.arm(run.difference, settings(run), run.chosen)[1]
 
 
+def arm_and_keys(run: Record) -> tuple[str, dict[str, Any]]:
+    """What `run_command` makes a run from: the name of its arm, and the keys set by hand."""
+    name, keys = naming.arm(run.difference, settings(run), run.chosen)
+    left = set() if not _all_named(name) else keys
+    return name, {key: after for key, (_, after) in run.difference.items() if key not in left}
+
+
 def base_settings(run: Record, keys: Collection[str]) -> dict[str, Any]:
     """The settings of a run's baseline: its own, but for the keys that are compared."""
     return settings(run) | {key: run.difference[key][0] for key in keys}
@@ -363,12 +419,15 @@ def comparisons(records: Iterable[Record]) -> list[Comparison]:
     of `ablation=no_lrn schedule.kind=cosine`.
     """
     together = defaultdict(list)
+    standing: dict[tuple[str, ...], dict[tuple[str, int], Record]] = defaultdict(dict)
     for run in records:
         together[alike(run)].append(run)
-    return sorted((part for runs in together.values() for part in _comparisons(runs)), key=_section_order)
+        standing[alike(run)[:3]][config_hash(settings(run)), run.seed] = run
+    parts = (part for key, runs in together.items() for part in _comparisons(runs, standing[key[:3]]))
+    return sorted(parts, key=_section_order)
 
 
-def _comparisons(runs: Sequence[Record]) -> Iterable[Comparison]:
+def _comparisons(runs: Sequence[Record], standing: Mapping[tuple[str, int], Record]) -> Iterable[Comparison]:
     """Of runs that are alike but for their settings."""
     hashes = [config_hash(settings(run)) for run in runs]
     bases = {base_hash(run): base_settings(run, own_keys(run)) for run in runs}
@@ -380,7 +439,7 @@ def _comparisons(runs: Sequence[Record]) -> Iterable[Comparison]:
             if (found := _arm_of(run, base)) is not None:
                 arms[found[0]].append(run)
                 keys[found[0]] = found[1]
-        yield _comparison(key, baseline, [Arm(name, runs, keys[name]) for name, runs in arms.items()])
+        yield _comparison(key, baseline, [Arm(name, runs, keys[name]) for name, runs in arms.items()], standing)
 
 
 def _section_order(part: Comparison) -> tuple[Any, ...]:
@@ -403,11 +462,17 @@ def _arm_of(run: Record, base: Mapping[str, Any]) -> tuple[str, set[str]] | None
     return naming.arm_against(base, run.difference, settings(run))
 
 
-def _comparison(base: str, baseline: Sequence[Record], others: Sequence[Arm]) -> Comparison:
+def _comparison(
+    base: str, baseline: Sequence[Record], others: Sequence[Arm], standing: Mapping[tuple[str, int], Record]
+) -> Comparison:
     arms = [Arm(BASELINE, baseline), *others] if baseline else others
     arms = [replace(arm, runs=sorted(arm.runs, key=lambda run: run.seed)) for arm in arms]
     control = arms[0] if baseline else Arm(BASELINE, [])
-    effects = {arm.name: Effect(control, arm) for arm in arms if arm.name != BASELINE}
+    effects = {
+        arm.name: Effect(control, arm, any(_other_code(run, standing.get((base, run.seed), run)) for run in arm.runs))
+        for arm in arms
+        if arm.name != BASELINE
+    }
     first = arms[0].runs[0]
     return Comparison(
         first.setup,
@@ -421,6 +486,7 @@ def _comparison(base: str, baseline: Sequence[Record], others: Sequence[Arm]) ->
         {key: after for key, (_, after) in first.difference.items() if key not in arms[0].keys},
         sorted(arms, key=lambda arm: _place(arm.name, effects.get(arm.name))),
         effects,
+        standing,
     )
 
 

@@ -18,6 +18,7 @@ from repro.report.effects import (
     Effect,
     Measure,
     alike,
+    arm_and_keys,
     at_chance,
     base_hash,
     own_keys,
@@ -32,6 +33,9 @@ from repro.train import checkpoint
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+OTHER_CODE = "was made by other code"
 
 
 class End(NamedTuple):
@@ -161,11 +165,16 @@ def _baseline_of(run: Record, results_dir: str | Path, words: Sequence[str]) -> 
     given = {key: after for key, (_, after) in run.difference.items() if key not in keys}
     label = naming.label(given, run.recipe, run.setup)
     folder = records.run_folder(results_dir, run.setup, run.recipe, label, run.folder.name)
-    command = _command(run, given, results_dir, words)
+    command = _command(run, BASELINE, given, results_dir, words)
     if not records.exists(folder):
         return None, f"for the difference, run the baseline: {command}"
     other = records.read(folder)
-    if reason := _not_comparable(run, other):
+    reason = _not_comparable(run, other)
+    if reason == OTHER_CODE and run.finished < other.finished:
+        again = _command(run, *arm_and_keys(run), results_dir, words)
+        newer = f"this run {OTHER_CODE} than the baseline, which is newer"
+        return None, f"{newer}; to compare, make it again: {again} force=true"
+    if reason:
         return None, f"the baseline's record {reason}; to compare, replace it: {command} force=true"
     if at_chance(other):
         return None, "the baseline did not learn: there is nothing to compare with"
@@ -181,13 +190,13 @@ def _not_comparable(run: Record, other: Record) -> str:
         (other.machine.device != run.machine.device, f"was made on {other.machine.device}"),
         (other.data.content_hash != run.data.content_hash, "was made on other images"),
         (records.config_hash(settings(other)) != base_hash(run), "was made with other settings"),
-        (other.numerics != run.numerics or not same_code(run, other), "was made by code that may compute other bits"),
+        (other.numerics != run.numerics or not same_code(run, other), OTHER_CODE),
     )
     return next((reason for wrong, reason in reasons if wrong), "")
 
 
-def _command(run: Record, given: Mapping[str, Any], results_dir: str | Path, words: Sequence[str]) -> str:
-    """What makes the baseline of a run, with all else that the user set: places, device, W&B."""
+def _command(run: Record, name: str, given: Mapping[str, Any], results_dir: str | Path, words: Sequence[str]) -> str:
+    """What makes the baseline of a run, or it, with all else that the user set: places, device, W&B."""
     by_key = {word.lstrip("+").partition("=")[0]: word for word in words}
     aside = settings(run).keys() | {"setup", "recipe", "ablation", "seed", "force"}
     extra = [word for key, word in by_key.items() if key not in aside]
@@ -196,7 +205,7 @@ def _command(run: Record, given: Mapping[str, Any], results_dir: str | Path, wor
     if "init_from" in given:  # known by its fingerprint, but given by its path
         given = {key: value for key, value in given.items() if key != "init_from"}
         extra.append(by_key.get("init_from", "init_from=FILE"))
-    command = run_command(run.setup, run.recipe, BASELINE, given, run.seed)
+    command = run_command(run.setup, run.recipe, name, given, run.seed)
     return " ".join([command, *map(shlex.quote, extra)])
 
 

@@ -129,8 +129,8 @@ def test_the_baseline_of_a_short_run_is_as_short(tmp_path: Path) -> None:
         ({"content_hash": "beef" * 16}, "was made on other images"),
         ({"epochs": 3}, "was made with other settings"),
         ({"error": None}, "is diverged"),
-        ({"numerics": "beef"}, "was made by code that may compute other bits"),
-        ({"commit": "fed"}, "was made by code that may compute other bits"),
+        ({"numerics": "beef"}, "was made by other code"),
+        ({"commit": "fed"}, "was made by other code"),
     ],
 )
 def test_end_of_a_run_with_a_baseline_that_does_not_compare(
@@ -140,6 +140,14 @@ def test_end_of_a_run_with_a_baseline_that_does_not_compare(
     text = shown(make_record("no_lrn", 0, 26.0), tmp_path)
     assert f"the baseline's record {reason}; to compare, replace it: python -m repro.run" in text
     assert "force=true" in text
+
+
+def test_a_run_older_than_its_baseline_is_the_one_to_be_made_again(tmp_path: Path) -> None:
+    file_record(tmp_path, make_record("baseline", numerics="cafe", finished="2026-11-23T12:00:00+00:00"))
+    text = shown(make_record("no_lrn", numerics="beef", finished="2026-11-22T12:00:00+00:00"), tmp_path)
+    command = "python -m repro.run setup=imagenette_small recipe=paper ablation=no_lrn seed=0"
+    words = "this run was made by other code than the baseline, which is newer; to compare, make it again"
+    assert f"{words}: {command} results_dir={tmp_path} force=true\n" in text
 
 
 def test_end_of_a_baseline_and_of_a_diverged_run(tmp_path: Path) -> None:

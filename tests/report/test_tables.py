@@ -17,9 +17,11 @@ NO_LRN = {0: 26.0, 1: 27.5, 2: 25.7}
 
 
 def render(folder: Path, *runs: record.Record) -> dict[str, str]:
+    """The files of these records, as if their folder were the project's own."""
     for run in runs:
         file_record(folder, run)
-    return tables.render(record.find(folder))
+    files = tables.render(record.find(folder))
+    return {name: text.replace(f" results_dir={folder}", "") for name, text in files.items()}
 
 
 def arm(ablation: str, errors: dict[int, Any], **changed: Any) -> list[record.Record]:
@@ -286,8 +288,42 @@ def test_numerics_and_precision_are_never_mixed(tmp_path: Path, changed: dict[st
     runs = [*arm("baseline", BASELINE, numerics="cafe"), *arm("no_lrn", NO_LRN, **{"numerics": "cafe", **changed})]
     page = render(tmp_path, *runs)[f"{STEM}.md"]
     assert page.count("### Effect of each change") == 2
-    assert page_row(page, "no_lrn")[6] == "no seed in common"
+    assert page_row(page, "no_lrn")[6].startswith("no ")
+    assert page_row(page, "no_lrn")[5] == "0"
     assert "numerics `cafe`" in page
+
+
+def missing(page: str) -> list[list[str]]:
+    """The commands of each section."""
+    sections = page.split("\n## ")[1:]
+    return [[line.strip() for line in text.splitlines() if line.startswith("    python")] for text in sections]
+
+
+@pytest.mark.parametrize("newer", ["baseline", "no_lrn"])
+def test_where_the_numerics_differ_the_older_of_two_runs_is_to_be_made_again(tmp_path: Path, newer: str) -> None:
+    made = {
+        name: {"numerics": "cafe" if name == newer else "beef", "finished": f"2026-11-2{2 + (name == newer)}T12:00:00"}
+        for name in ("baseline", "no_lrn")
+    }
+    older = "no_lrn" if newer == "baseline" else "baseline"
+    runs = [*arm("baseline", {0: 25.0, 1: 26.0}, **made["baseline"]), *arm("no_lrn", {0: 26.0}, **made["no_lrn"])]
+    page = render(tmp_path, *runs)[f"{STEM}.md"]
+    again = f"python -m repro.run setup=imagenette_small recipe=paper ablation={older} seed=0 force=true"
+    assert all(again in commands for commands in missing(page) if len(commands) == 1)
+    assert page.count(again) >= 1
+    assert f"ablation={newer} seed=0 force" not in page
+    assert page_row(page, "no_lrn")[6] == "no verdict: made by other code than the baseline"
+
+
+def test_commands_name_the_results_folder_and_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run in arm("no_lrn", {0: 26.0}, device="H100", device_type="cuda"):
+        file_record(tmp_path / "my runs", run)
+    page = tables.render(record.find(tmp_path / "my runs"))["imagenette_small-paper-cuda.md"]
+    command = "recipe=paper ablation=baseline seed=0 train.device=cuda"
+    assert f"{command} 'results_dir={tmp_path / 'my runs'}'\n" in page
+    monkeypatch.chdir(tmp_path)
+    page = tables.render(record.find("my runs"))["imagenette_small-paper-cuda.md"]
+    assert f"{command} 'results_dir=my runs'\n" in page
 
 
 def test_commits_do_not_count_where_the_numerics_are_known_to_agree(tmp_path: Path) -> None:
