@@ -34,6 +34,7 @@ from repro import record as records
 from repro import runner, stopping, suites, sweep
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words
+from repro.config import Config
 from repro.errors import Taken, UserError
 from repro.experiments import compose
 from repro.pace import Clock, Timings, span, timings_of
@@ -163,7 +164,7 @@ class Requests(NamedTuple):
 
 
 def requests(words: Sequence[str]) -> Requests:
-    """Composes every run. Raises UserError where the words name no suite."""
+    """Composes every run. UserError where the words name no suite, and for a value that cannot be, before any run."""
     wanted: list[Run] = []
     refused: dict[str, None] = {}
     branches: dict[Path, list[Run]] = {}
@@ -172,6 +173,7 @@ def requests(words: Sequence[str]) -> Requests:
     for words_of_run, words_of_base in track(
         asked.items(), "reading configurations", console=console, transient=True, disable=hidden
     ):
+        _check(words_of_run)
         try:
             wanted.append(_request(words_of_run))
             if words_of_base is not None:
@@ -181,23 +183,38 @@ def requests(words: Sequence[str]) -> Requests:
     return Requests(wanted, list(refused), branches)
 
 
+def _check(words: tuple[str, ...]) -> None:
+    """UserError for words of a run that do not compose; whether its ablation applies is asked later."""
+    seed, others = _split(words)
+    _composed(others)
+    if seed is not None and (not seed.isdecimal() or len(seed) > len("999999999")):
+        compose(words)  # says what is wrong, if it is
+
+
 def _request(words: tuple[str, ...]) -> Run:
     """A run; what seeds of one arm share is found once."""
-    seeds = [word.removeprefix("seed=") for word in words if word.startswith("seed=")]
-    arm = _arm(tuple(word for word in words if not word.startswith("seed=")))
-    if not seeds:
+    seed, others = _split(words)
+    arm = _arm(others)
+    if seed is None:
         return arm
-    if not seeds[0].isdecimal() or len(seeds[0]) > len("999999999"):
-        compose(words)  # says what is wrong, if it is
-    seed = int(seeds[0])
-    plain = arm.plain | {"seed": seed}
-    return replace(arm, config=replace(arm.config, seed=seed), plain=plain, command=(RUN, *words))
+    config = replace(arm.config, seed=int(seed))
+    return replace(arm, config=config, plain=arm.plain | {"seed": int(seed)}, command=(RUN, *words))
+
+
+def _split(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The value of `seed=`, if there is one, and the other words."""
+    seeds = [word.removeprefix("seed=") for word in words if word.startswith("seed=")]
+    return next(iter(seeds), None), tuple(word for word in words if not word.startswith("seed="))
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> Config:
+    return sweep.composed(words)
 
 
 @cache
 def _arm(words: tuple[str, ...]) -> Run:
-    config = sweep.composed(words)
-    return request(config, words, (RUN, *words), lambda text: print(f"warning: {text}", file=sys.stderr))
+    return request(_composed(words), words, (RUN, *words), lambda text: print(f"warning: {text}", file=sys.stderr))
 
 
 def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
