@@ -12,8 +12,8 @@ from typing import Any
 from repro.config import JPEG_QUALITY, LAYER_NAMES, Config, Format, Net, Normalization, ScheduleKind
 from repro.errors import UserError
 
-LARGEST = 1e9
-"""Of numbers that have no other bound: products of two are far from the largest float32, 3.4e38."""
+LARGEST = 1e30
+"""Of numbers that have no other bound: far from the largest float32, 3.4e38."""
 LARGEST_SIDE = 4096
 """Pixels of an image's side; section 2 has 256."""
 LARGEST_LAYER = 65536

@@ -158,6 +158,12 @@ def test_one_more_file_is_one_more_ablation(sandbox: Path) -> None:
     assert ablations()["lrn_n_3"].question == "New?"
 
 
+def test_an_ablation_that_changes_nothing_says_what_is_there_already() -> None:
+    words = ["recipe=caffe", "setup=imagenette", "ablation=batch_256"]
+    with pytest.raises(UserError, match=r"setup=imagenette, which has train\.batch_size=256 already: leave it out$"):
+        identify(compose(words), chosen_ablations(words))
+
+
 def test_a_list_of_ablations_is_named_by_all() -> None:
     words = ["ablation=[no_lrn,no_dropout]", "seed=1"]
     assert chosen_ablations(words) == ["no_lrn", "no_dropout"]
