@@ -142,6 +142,22 @@ def test_end_of_a_run_with_a_baseline_that_does_not_compare(
     assert "force=true" in text
 
 
+@pytest.mark.parametrize(
+    ("chosen", "words"), [(["no_lrn"], "ablation=baseline schedule.kind=cosine"), (None, "ablation=baseline")]
+)
+def test_the_baseline_of_a_chosen_ablation_has_what_was_set_by_hand(
+    tmp_path: Path, chosen: list[str] | None, words: str
+) -> None:
+    cosine = {"schedule.kind": ["step", "cosine"]}
+    run = make_record("no_lrn", difference=CHANGES["no_lrn"] | cosine, chosen=chosen, error=33.0)
+    run = replace(run, ablation="cosine+no_lrn")
+    assert f"run the baseline: python -m repro.run setup=imagenette_small recipe=paper {words} seed=0" in shown(
+        run, tmp_path
+    )
+    file_record(tmp_path, make_record("cosine", difference=cosine, chosen=["baseline"], error=31.0))
+    assert ("+2.00" in shown(run, tmp_path)) is (chosen is not None)
+
+
 def test_a_run_older_than_its_baseline_is_the_one_to_be_made_again(tmp_path: Path) -> None:
     file_record(tmp_path, make_record("baseline", numerics="cafe", finished="2026-11-23T12:00:00+00:00"))
     text = shown(make_record("no_lrn", numerics="beef", finished="2026-11-22T12:00:00+00:00"), tmp_path)
