@@ -122,12 +122,17 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def _without_odd_bytes(path: str) -> str:
+    """A path less the bytes that are no UTF-8, which file systems allow and what is printed escapes."""
+    return "".join(character for character in path if not "\udc80" <= character <= "\udcff")
+
+
 def _wrong(key: str, value: Any) -> str | None:
     """What is wrong with the value of one key."""
     if key in _PATHS and value is not None:
         if "\0" in value:
             return "no path holds a zero byte"
-        if key == "results_dir" and not (value.strip() and value.isprintable()):
+        if key == "results_dir" and not (value.strip() and _without_odd_bytes(value).isprintable()):
             return "give a folder, with a name that a terminal can show"
         return None
     limits = range_of(key)

@@ -7,10 +7,13 @@ def printable(text: str) -> str:
 
 
 class _OneLine(Exception):
-    """Names of files and words of a command line may hold anything; its message is one line all the same."""
+    """Names of files and words of a command line may hold anything; its message is one line all the same.
+
+    What else it is given stands below, a line each.
+    """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return "\n".join(printable(str(line)) for line in self.args)
 
 
 class UserError(_OneLine):

@@ -87,7 +87,7 @@ def class_count(config: DataConfig) -> int:
 def bad_files(summary: str, names: list[str]) -> UserError:
     """The error that names bad files, one a line, the first twenty of them."""
     more = [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return UserError("\n".join([summary, *(f"  {name}" for name in names[:SHOWN]), *more]))
+    return UserError(summary, *(f"  {name}" for name in names[:SHOWN]), *more)
 
 
 def _embedded() -> Listing:

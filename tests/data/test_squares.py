@@ -151,7 +151,8 @@ def test_an_old_preparation_cannot_be_checked_and_starts_again(
 
 
 @pytest.mark.parametrize(
-    ("changes", "match"), [({"jpeg_quality": 90}, "changes nothing"), ({"jpeg_quality": 0}, "between")]
+    ("changes", "match"),
+    [({"jpeg_quality": 90}, "changes nothing"), ({"jpeg_quality": 0}, "at least 1 and at most 100")],
 )
 def test_settings_that_cannot_be(changes: dict[str, int], match: str) -> None:
     config = RunConfig()
