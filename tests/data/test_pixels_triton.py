@@ -112,7 +112,6 @@ def test_the_kernel_compiles_for_gpus_that_are_not_here(
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("compiled", [True, False], ids=["kernel", "PyTorch's operations"])
@@ -136,7 +135,6 @@ def test_a_gpu_gives_the_result_of_the_cpu_to_the_bit(compiled: bool, variant: s
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_graph_replays_it_with_what_its_inputs_hold_by_then() -> None:
     config, data, device = configured(), data_of(), torch.device("cuda")
     pixels, images = Pixels(config, data, device), torch.from_numpy(np.array(data.train.images)).to(device)

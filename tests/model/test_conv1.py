@@ -87,7 +87,6 @@ def test_blocks_in_fp32_give_the_convolution_too(geometry: dict[str, int], monke
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("precision", "rounding"), [(Precision.bf16, 2 * ROUNDING), (Precision.tf32, 2.0**-10)])
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_blocks_on_a_gpu_give_the_convolution_to_rounding(

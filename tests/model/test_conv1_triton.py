@@ -67,13 +67,11 @@ def test_the_kernel_compiles_for_gpus_that_are_not_here(
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_what_pytorchs_operations_give() -> None:
     check("cuda")
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_images_with_a_gradient_go_by_pytorchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv1_triton, "blocks", lambda *given: pytest.fail("the kernel has no backward pass"))
     layer = conv1.Conv1(3, 4, kernel=11, stride=4, more=3).cuda()

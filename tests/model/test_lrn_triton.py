@@ -109,7 +109,6 @@ def assert_near(found: Tensor, wanted: Tensor, rounding: float) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"])
 @pytest.mark.parametrize(("maps", "columns"), [(96, 1), (96, 2), (256, 2), (24, 2), (12, 2)])

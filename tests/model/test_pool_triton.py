@@ -193,7 +193,6 @@ GPU_CASES = [  # with sides of unequal length; `(height - size) % stride` is 0 a
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("size", "stride", "maps", "side", "round_up", "dtype"), GPU_CASES)
 def test_on_a_gpu_too(size: int, stride: int, maps: int, side: int, round_up: bool, dtype: torch.dtype) -> None:
     layer = ready(size, stride, round_up)
@@ -218,7 +217,6 @@ def test_on_a_gpu_too(size: int, stride: int, maps: int, side: int, round_up: bo
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_graph_of_a_gpu_holds_both_passes() -> None:
     layer = ready(3, 2, True)
     x = torch.randn(2, 16, 9, 9, device="cuda").contiguous(memory_format=torch.channels_last).requires_grad_()
