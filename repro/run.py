@@ -135,7 +135,7 @@ def _job(node: "DictConfig") -> None:
     _codes[-1] = exit_code(lambda: _run(node))
     # Ctrl-C ends a sweep too; and of processes that share a run none may go on alone
     if stopping.is_stop(_codes[-1]) or (_codes[-1] and from_environment().count > 1):
-        sys.exit(_codes[-1])
+        sys.exit(stopping.end(_codes[-1]))
 
 
 def _run(node: "DictConfig") -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from repro import record as records
-from repro import runner
+from repro import runner, stopping
 from repro.config import Config, Precision, TrainConfig
 from repro.report.terminal import Screen
 from repro.train import loop, precision
@@ -386,6 +386,19 @@ def test_a_run_cut_off_by_a_signal_goes_on_to_the_same_end(
     assert run_command(*words) == 0
     assert "going on after epoch" in capfd.readouterr().out
     assert content(only_record(results)) == uninterrupted
+
+
+def test_no_signal_changes_the_code_of_a_run_that_has_stopped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter gives back what is caught, and leaves what is ignored, before the process is gone."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in stopping.SIGNALS}
+    try:
+        stopping.listen()
+        interrupt(monkeypatch, epoch=1)
+        assert start("train.epochs=2") == 130
+        assert {signal.getsignal(number) for number in stopping.SIGNALS} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_run_goes_on_when_nobody_reads_what_it_says(
