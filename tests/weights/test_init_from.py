@@ -149,7 +149,7 @@ def test_other_classes_start_from_random_weights(
 def test_what_a_run_leaves_says_what_it_is(trained: records.Record, weights: Path, images: Path) -> None:
     origin = read_origin(weights)
     assert origin is not None
-    assert origin.record == f"imagefolder/paper/{trained.ablation}/seed5"
+    assert origin.record == f"imagefolder/paper/{trained.ablation}/{trained.folder.name}"
     assert origin.classes == ("class_0", "class_1")
     assert {key: origin.config[key] for key in ("model.scale", "data.crop")} == {"model.scale": 0.0625, "data.crop": 64}
     assert origin.statistics["mean"].shape == (72, 72, 3)
