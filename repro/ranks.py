@@ -138,6 +138,10 @@ def join(ranks: Ranks, device: "torch.device") -> None:
     if not distributed.is_initialized():
         if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
             raise UserError(f"{' and '.join(missing)} not set: start the processes with torchrun, or unset RANK")
+        # Its functions take the group of this moment as a default. Imported later, as torch.optim does, they would keep
+        # it to the interpreter's end, where a thread of its that wants the interpreter once more aborts the process.
+        import torch.distributed.nn
+
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 

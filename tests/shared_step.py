@@ -1,6 +1,7 @@
 """For `tests/test_ranks.py`, started by torchrun: how far a shared training step is from that of one process."""
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 
@@ -33,7 +34,10 @@ def trained(ranks: Ranks, micro_batch: int | None) -> tuple[list[torch.Tensor], 
 
 
 def main() -> None:
-    """A line for whole batches and one for parts of four: largest difference of a weight, and of the loss, relative."""
+    """A line for whole batches and one for parts of four: largest difference of a weight, and of the loss, relative.
+
+    A last one names the threads of the group that are still there once it is left: each may abort the process at exit.
+    """
     ranks = from_environment()
     repro.train.step.arithmetic = lambda *_: nullcontext()  # type: ignore[attr-defined]
     join(ranks, CPU)
@@ -44,6 +48,9 @@ def main() -> None:
         if ranks.first:
             print(weights, abs(loss - shared_loss) / loss)
     leave()
+    if ranks.first:
+        threads = Path("/proc/self/task").glob("*/comm")  # none where the system has no such folder
+        print("left:", *sorted(name for thread in threads if "gloo" in (name := thread.read_text().strip())))
 
 
 if __name__ == "__main__":

@@ -103,8 +103,9 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatc
 
 def test_two_processes_make_the_update_of_one_up_to_rounding() -> None:
     """Weights and losses in float64, after batches of which the last is a single image, whole and in parts."""
-    lines = in_two_processes("tests.shared_step").splitlines()
+    *lines, left = in_two_processes("tests.shared_step").splitlines()
     assert len(lines) == 2
+    assert left == "left:"
     for line in lines:
         weights, loss = map(float, line.split())
         assert weights < ROUNDING
