@@ -18,6 +18,7 @@ if __name__ == "__main__":  # as in `repro.run`
     streams.outlast()
 
 import math
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -34,8 +35,8 @@ from repro import record as records
 from repro import runner, stopping, suites, sweep
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words
-from repro.config import Config
-from repro.errors import Taken, UserError
+from repro.config import Config, DataConfig
+from repro.errors import Taken, Unusable, UserError
 from repro.experiments import compose
 from repro.pace import Clock, Timings, span, timings_of
 from repro.ranks import from_environment
@@ -43,11 +44,10 @@ from repro.report.end import of_sweep
 from repro.report.terminal import Screen
 from repro.request import request
 from repro.runner import Run
+from repro.threads import cores
 from repro.train import checkpoint
 from repro.train.loop import Progress, Training
 
-MANY = 100
-"""Runs from which on reading their configurations takes long enough for a bar."""
 RUN = str(Path(__file__).with_name("run.py"))
 
 
@@ -108,38 +108,35 @@ class Watch(Screen):
 def start(words: Sequence[str], started: float) -> int:
     """Runs a suite or a sweep from the words of a command line; returns the exit code.
 
-    Says first what it is, and at last what came out and what is left. `started` is when the command began, on
-    `time.monotonic`'s clock. Raises UserError where a word means nothing.
+    Says at last what came out and what is left. `started` is when the command began, on `time.monotonic`'s clock.
+    Raises UserError where a word means nothing.
     """
     own, rest = own_words(words, suites.OWN_WORDS)
-    clock, at_once = Clock(started + 60 * _positive("minutes", own)), _positive("at_once", own)
-    if not float(at_once).is_integer():
-        raise UserError(f"at_once={own['at_once']}: must be a whole number")
+    clock, at_once = Clock(started + 60 * _positive("minutes", own)), _at_once(own)
     if from_environment().count > 1 and {"minutes", "at_once"} & {word.partition("=")[0] for word in words}:
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
-    chosen = suites.chosen(words)
-    name, first = "sweep" if chosen is None else f"suite={chosen}", from_environment().first
-    if first:
-        asked = suites.runs(rest)
-        _say([*sweep.told(name, asked), *(["  reading their configurations"] if len(asked) >= MANY else [])])
+    first = from_environment().first
     wanted, refused, branches = requests(rest)
     for reason in refused:
         print(f"error: {reason}", file=sys.stderr)
     if (math.isfinite(clock.deadline) or at_once > 1) and any(run.config.force for run in wanted):
         raise UserError("force=true with minutes= or at_once= makes runs over and over: choose another results_dir")
-    if first:
-        _say(_outlook(wanted))
-    code = _several(rest, clock, int(at_once)) if at_once > 1 else work(wanted, branches, clock)
+    if first and (outlook := _outlook(wanted, at_once)):
+        Screen().say(f"  {outlook}", indent=sweep.INDENT)
+    code = _several(rest, clock, at_once) if at_once > 1 else work(wanted, branches, clock)
     if not stopping.is_stop(code) and first and wanted:
         Console(highlight=False).print(of_sweep([run.folder for run in wanted]))
-        print(summary(name, wanted, 60 * float(own["minutes"])))
+        Screen().say(summary(sweep.name_of(rest), wanted, 60 * float(own["minutes"]), at_once))
     return max(code, 2 if refused else 0)
 
 
-def _say(lines: Sequence[str]) -> None:
-    screen = Screen()
-    for line in lines:
-        screen.say(line, indent=11)
+def _at_once(own: dict[str, str]) -> int:
+    value = _positive("at_once", own)
+    if not value.is_integer():
+        raise UserError(f"at_once={own['at_once']}: must be a whole number")
+    if value > max(2, cores()):
+        raise UserError(f"at_once={own['at_once']}: each run takes a core at least, and here are {cores()}")
+    return int(value)
 
 
 def _positive(key: str, own: dict[str, str]) -> float:
@@ -169,7 +166,7 @@ def requests(words: Sequence[str]) -> Requests:
     refused: dict[str, None] = {}
     branches: dict[Path, list[Run]] = {}
     asked, console = suites.runs(words), Console(stderr=True)
-    hidden = len(asked) < MANY or not console.is_terminal
+    hidden = len(asked) < sweep.MANY or not console.is_terminal
     for words_of_run, words_of_base in track(
         asked.items(), "reading configurations", console=console, transient=True, disable=hidden
     ):
@@ -218,19 +215,27 @@ def _arm(words: tuple[str, ...]) -> Run:
 
 
 def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
-    """Makes the runs that are not done, as long as there is time; returns the highest exit code."""
-    codes = [0]
+    """Makes the runs that are not done, as long as there is time; returns the highest exit code.
+
+    Where the images of one cannot be used, no other run that needs the same ones begins.
+    """
+    codes, unusable = [0], list[DataConfig]()
     for number, run in enumerate(wanted, 1):
+        if run.config.data in unusable:
+            continue
         place = f"{number} of {len(wanted)}"
-        codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock, place)))
+        codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock, place, unusable)))
         # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
         if stopping.is_stop(codes[-1]) or (codes[-1] and from_environment().count > 1):
             break
     return max(codes)
 
 
-def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str) -> None:
-    """One run, unless it is done, another process makes it, or it would not end in time."""
+def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str, unusable: list[DataConfig]) -> None:
+    """One run, unless it is done, another process makes it, or it would not end in time.
+
+    Adds its images to the `unusable` ones, and raises Unusable, where they are.
+    """
     timings = timings_of(run)
     if not _is_done(run) and not _fits(run, timings, clock):
         return
@@ -243,6 +248,9 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str) -> None:
             screen.ended(run, record)
     except Taken:
         return
+    except Unusable:
+        unusable.append(run.config.data)
+        raise
     except OutOfTime as error:
         if error.seconds is not None:
             timings.add(run, error.seconds, guess=True)
@@ -262,34 +270,45 @@ def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
     return (timings.estimate(run) or 0.0) <= clock.left
 
 
-def _outlook(wanted: Sequence[Run]) -> list[str]:
+def _outlook(wanted: Sequence[Run], at_once: int) -> str:
     """How many runs are done already, and how long the others take by what was measured; nothing where neither is."""
     left = [run for run in wanted if not _is_done(run)]
     done = f"{len(wanted) - len(left)} of {len(wanted)} are done already" if len(left) < len(wanted) else ""
     known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]
-    work = f"{span(sum(known))} of work in {len(known)} of them, as measured here" if known else ""
-    text = "; ".join(filter(None, (done, work)))
-    return [f"  {text}"] if text else []
+    some = "" if len(known) == len(left) else f" for {len(known)} of them"
+    return "; ".join(filter(None, (done, f"{_wall(known, at_once)}{some}, as measured here" if known else "")))
 
 
-def summary(name: str, wanted: Sequence[Run], seconds: float) -> str:
+def _wall(lengths: Sequence[float], at_once: int) -> str:
+    """How long runs of so many seconds take, so many at once: each was measured beside the others of its day."""
+    count = min(at_once, len(lengths))
+    return span(max(sum(lengths) / count, *lengths)) + (f" with {count} at once" if count > 1 else "")
+
+
+def summary(name: str, wanted: Sequence[Run], seconds: float, at_once: int = 1) -> str:
     """How many runs are done, how long the others take by what was measured, and how to go on."""
     left = [run for run in wanted if not _is_done(run)]
     told = f"{name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
     if not left:
         return told
     known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]
-    work = f", {span(sum(known))} of work" if known else ""
+    work = f", {_wall(known, at_once)}" if known else ""
     unknown = f", {len(left) - len(known)} of them not measured yet" if len(known) < len(left) else ""
     longer = sum(length > seconds for length in known)
     remedy = f" ({longer} of them with more minutes: the longest takes {span(max(known))})" if longer else ""
-    return f"{told}, {len(left)} are left{work}{unknown}: the same command goes on{remedy}"
+    rest = "1 is left" if len(left) == 1 else f"{len(left)} are left"
+    return f"{told}, {rest}{work}{unknown}: the same command goes on{remedy}"
 
 
 def _several(words: Sequence[str], clock: Clock, count: int) -> int:
     """The same list walked by so many processes, each leaving alone what another makes; their highest exit code."""
     command = [sys.executable, "-m", "repro.campaign", str(clock.deadline), *words]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(count)]
+    own_id = os.environ.pop("WANDB_RUN_ID", None)  # is for one run, and the first process makes one at least
+    environments = [os.environ | ({"WANDB_RUN_ID": own_id} if own_id and not number else {}) for number in range(count)]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        for environment in environments
+    ]
     sys.stdout.flush()  # the readers write below it
     readers = [Thread(target=_tell, args=(number, process.stdout)) for number, process in enumerate(processes, 1)]
     for reader in readers:

@@ -24,5 +24,9 @@ class RunFailure(_OneLine):
     """The request was right but the machine could not finish it: memory, disk. Exit code 1."""
 
 
+class Unusable(UserError):
+    """The images of a run cannot be used: other runs need not try the same ones."""
+
+
 class Taken(UserError):
     """Another process is making the same run."""

@@ -148,7 +148,7 @@ def _quoted_text(word: str, multirun: bool) -> str:
     name = key.lstrip("+")
     if name not in TEXTS or not value or re.fullmatch(r"(choice|shuffle|sort|range|glob|interval)\(.*\)", value):
         return word
-    if multirun:
+    if multirun and not (name in PATHS and Path(value).exists()):
         texts = re.split(r""",(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", value)
     elif "," in value and name not in PATHS:
         return word  # several values, which the user is told

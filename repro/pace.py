@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from repro.environment import device_name
 from repro.ranks import from_environment
-from repro.train.device import choose_device
 
 if TYPE_CHECKING:
     from repro.runner import Run
@@ -107,6 +106,8 @@ def timings_of(run: "Run") -> Timings:
 
 @cache
 def _device(name: str) -> str:
+    from repro.train.device import choose_device
+
     return device_name(str(choose_device(name, from_environment())))
 
 

@@ -67,9 +67,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
     try:
         if _sweeps_here(sys.argv[1:]):
-            from repro import campaign
-
-            _codes.append(campaign.start(experiments.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
+            _codes.append(_sweep(experiments.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
         else:
             _start_hydra(experiments.normalise_arguments(suites.expand(sys.argv[1:])))
         leave()
@@ -95,17 +93,35 @@ def _help(words: Sequence[str]) -> str:
 def _sweeps_here(words: Sequence[str]) -> bool:
     """Whether this process makes the runs of a suite or a sweep; Hydra does with its options, launchers and patterns.
 
-    Raises UserError where the others are given words that only a suite has.
+    Raises UserError where the others are given words that only these have.
     """
-    options = [word for word in words if word.startswith(("-", "hydra")) and word not in ("-m", "--multirun")]
+    sweeps = {"-m", "--multirun"}
+    options = [word for word in words if word.startswith(("-", "hydra")) and word not in sweeps]
+    patterns = [word for word in words if word.partition("=")[2].startswith(("glob(", "interval("))]
     suite = suites.chosen(words) is not None
-    if suite and not options:
+    if not options and (suite or (sweeps & set(words) and not patterns)):
         return True
     for word in words:
         if word.partition("=")[0] in suites.OWN_WORDS:
-            raise UserError(f"{word} is for a suite that this process makes: suite=NAME without Hydra's options")
-    patterns = [word for word in words if word.partition("=")[2].startswith(("glob(", "interval("))]
-    return bool({"-m", "--multirun"} & set(words)) and not suite and not options and not patterns
+            others = " and ".join([*options, *patterns])
+            remedy = f"leave out {others}, for which Hydra makes them" if others else "add suite=NAME, or -m and lists"
+            raise UserError(f"{word} is for several runs that this process makes: {remedy}")
+    return False
+
+
+def _sweep(words: Sequence[str], started: float) -> int:
+    """A suite or a sweep that this process makes; says what it is before PyTorch is read in."""
+    from repro import sweep
+    from repro.report.terminal import Screen
+
+    if from_environment().first:
+        screen = Screen()
+        for line in sweep.first_words(words):
+            screen.say(line, indent=sweep.INDENT)
+
+    from repro import campaign
+
+    return campaign.start(words, started)
 
 
 def _start_hydra(words: Sequence[str]) -> None:
@@ -142,13 +158,17 @@ def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from repro import runner
     from repro.report.terminal import Screen
-    from repro.request import request
 
     hydra, words = HydraConfig.get(), HydraConfig.get().overrides.task
     with Screen(f"run {hydra.job.num + 1}" if hydra.mode is RunMode.MULTIRUN else "") as screen:
-        wanted = request(experiments.to_config(node), words, sys.argv, screen.warning)
+        config = experiments.to_config(node)
+        screen.first_words(config, words)
+
+        from repro import runner  # which read in PyTorch
+        from repro.request import request
+
+        wanted = request(config, words, sys.argv, screen.warning)
         record = runner.run(wanted, screen)
         if record is not None:
             screen.ended(wanted, record)

@@ -1,6 +1,6 @@
 """The runs of a sweep before they begin: what they are, in words, and their configurations, in little time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import cache
 
@@ -10,6 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from repro import suites
+from repro.command import own_words
 from repro.config import Config
 from repro.errors import UserError
 from repro.experiments import GROUPS, compose, to_config
@@ -17,7 +19,23 @@ from repro.experiments import GROUPS, compose, to_config
 NAMES_SHOWN = 24
 """Values of one key that the plan of a sweep names."""
 
+MANY = 100
+"""Runs from which on reading their configurations takes long enough to say so."""
+INDENT = 11  # columns, of what stands below a line that is broken
 Words = tuple[str, ...]
+
+
+def first_words(words: Sequence[str]) -> list[str]:
+    """What a command line asks for, before its configurations are read. Raises UserError where it has two suites."""
+    rest = own_words(words, suites.OWN_WORDS)[1]
+    runs = suites.runs(rest)
+    return [*told(name_of(rest), runs), *(["  reading their configurations"] if len(runs) >= MANY else [])]
+
+
+def name_of(words: Sequence[str]) -> str:
+    """`suite=headline`, or `sweep` where there is no suite."""
+    suite = suites.chosen(words)
+    return "sweep" if suite is None else f"suite={suite}"
 
 
 def told(name: str, runs: Iterable[Words]) -> list[str]:

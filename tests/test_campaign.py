@@ -1,5 +1,6 @@
 """Suites within a time, on a folder of a few images."""
 
+import io
 import math
 import os
 import re
@@ -85,7 +86,7 @@ def test_what_does_not_fit_is_left_for_the_next_call(
     assert start("minutes=10") == 0
     assert [record.ablation.startswith("no_lrn") for record in records.find(results)] == [False, False]
     out = capfd.readouterr().out
-    assert "2 of 4 runs are done, 2 are left, about 40 minutes of work: the same command goes on" in out
+    assert "2 of 4 runs are done, 2 are left, about 40 minutes: the same command goes on" in out
     assert "(2 of them with more minutes: the longest takes about 20 minutes)" in out
     assert start("minutes=30") == 0
     assert [content(record) for record in records.find(results)] == whole
@@ -137,7 +138,7 @@ def test_a_run_that_another_process_makes_is_left_alone(
     with FileLock(place / "run.lock"):
         assert start() == 0
     out, err = capfd.readouterr()
-    assert "3 of 4 runs are done, 1 are left" in out
+    assert "3 of 4 runs are done, 1 is left" in out
     assert "error" not in err
 
 
@@ -152,6 +153,23 @@ def test_several_at_once_share_the_list_and_tell_what_fails(
     assert sum("epoch   3/3" in line for line in lines) == 2
     assert {line[4:28] for line in lines if "error: " in line} == {"error: model.sizes.conv1"}
     assert "2 of 4 runs are done" in end
+
+
+def test_wandbs_number_of_one_run_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers: list[str | None] = []
+
+    class Done:
+        def __init__(self, *_: object, env: dict[str, str], **__: object) -> None:
+            self.stdout = io.BytesIO()
+            numbers.append(env.get("WANDB_RUN_ID"))
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setenv("WANDB_RUN_ID", "once1234")
+    monkeypatch.setattr("subprocess.Popen", Done)
+    assert campaign._several([], Clock(math.inf), 2) == 0
+    assert numbers == ["once1234", None]
 
 
 def test_ctrl_c_ends_a_suite(start: Start, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +276,7 @@ def test_the_summary_tells_what_was_not_measured(words: list[str], results: Path
         "suite=x: 0 of 4 runs are done, 4 are left, 4 of them not measured yet: the same command goes on"
     )
     measured(results, wanted[0], seconds=3600)
-    assert "4 are left, about 4.0 hours of work: the same command" in summary("x", wanted, math.inf)
+    assert "4 are left, about 4.0 hours: the same command" in summary("x", wanted, math.inf)
 
 
 def test_time_runs_out() -> None:
@@ -272,6 +290,7 @@ def test_time_runs_out() -> None:
         ("minutes=soon", "minutes=soon: must be a number"),
         ("minutes=nan", "minutes=nan: must be a number"),
         ("at_once=1.5", "at_once=1.5: must be a whole number"),
+        ("at_once=5000", "at_once=5000: each run takes a core at least, and here are"),
         ("seed=x", "seed=x"),
         ("abl=no_lrn", "unknown key abl"),
     ],
@@ -285,12 +304,45 @@ def test_words_that_mean_nothing(
     assert err.count("error: ") == 1
 
 
-@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("suite=cousins", "hydra/launcher=submitit_slurm")])
-def test_only_a_suite_that_this_process_makes_has_a_clock(
-    words: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ((), "add suite=NAME, or -m and lists"),
+        (("suite=cousins", "hydra/launcher=submitit_slurm"), "leave out hydra/launcher=submitit_slurm"),
+        (("-m", "seed=interval(0,1)"), "leave out seed=interval(0,1)"),
+    ],
+)
+def test_only_runs_that_this_process_makes_have_a_clock(
+    words: tuple[str, ...], remedy: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(*words, "minutes=3") == 2
-    assert "error: minutes=3 is for a suite that this process makes" in capfd.readouterr().err
+    assert f"minutes=3 is for several runs that this process makes: {remedy}" in capfd.readouterr().err
+
+
+def test_a_sweep_has_a_clock_too(images: Path, results: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = latest(*WORDS, f"data.root={images}", f"results_dir={results}", "seed=0,1", "minutes=1e-9")
+    assert run_command("-m", *words) == 0
+    assert (
+        "sweep: 0 of 2 runs are done, 2 are left, 2 of them not measured yet: the same command goes on"
+        in capfd.readouterr().out
+    )
+
+
+def test_what_is_known_to_be_unusable_is_told_once(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_command(*latest(*words, f"data.root={tmp_path / 'file'}")) == 2
+    out, err = capfd.readouterr()
+    assert err.count("error: ") == err.count("is a file, not a folder") == out.count(" of 4: ") == 1
+    assert "0 of 4 runs are done" in out
+
+
+def test_runs_at_once_take_the_longest_or_their_share() -> None:
+    assert campaign._wall([120.0, 120.0, 120.0], 1) == "about 6 minutes"
+    assert campaign._wall([120.0, 120.0, 120.0], 3) == "about 2 minutes with 3 at once"
+    assert campaign._wall([10.0, 240.0], 2) == "about 4 minutes with 2 at once"
+    assert campaign._wall([30.0], 3) == "about 30 seconds"
 
 
 @pytest.mark.parametrize("own", ["minutes=3", "at_once=2"])

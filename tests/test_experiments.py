@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -208,6 +209,14 @@ def test_quotes_and_null_around_a_path_are_the_users() -> None:
     assert compose(["data.root='a b'", 'data.cache="c"', "init_from=null"]).data.root == "a b"
     assert compose(["data.root=null"]).data.root is None
     assert normalise_arguments(["-m", "init_from='a,b',c=d"]) == ["-m", "init_from='a,b','c=d'"]
+
+
+def test_a_sweep_takes_a_file_that_is_there_for_one_whatever_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a,b=c"
+    words = ["-m", f"init_from={path}", "seed=0,1"]
+    assert normalise_arguments(words) == ["-m", f"init_from={tmp_path / 'a'},'b=c'", "seed=0,1"]
+    path.touch()
+    assert normalise_arguments(words) == ["-m", f"init_from='{path}'", "seed=0,1"]
 
 
 def test_results_lie_in_the_users_home_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from repro.data.place import LOCK, first_writable, possible_places
 from repro.data.sources import Listing, bad_files, classes_out_of_order, list_images
 from repro.data.squares import Squares, as_squares
 from repro.data.statistics import measure
-from repro.errors import RunFailure
+from repro.errors import RunFailure, Unusable, UserError
 from repro.ranks import warn
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
@@ -113,7 +113,7 @@ Check = Callable[[Listing], object]
 def open_data(config: DataConfig, before_packing: Check | None = None) -> ImageData:
     """Opens the packed images of a source, after preparing them where that has not been done.
 
-    `before_packing` may refuse, by raising, what is not worth hours of it. Raises UserError for a data set that is
+    `before_packing` may refuse, by raising, what is not worth hours of it. Raises Unusable for a data set that is
     missing or has bad files, RunFailure for a full disk.
     """
     return open_store(config, before_packing=before_packing).data
@@ -121,7 +121,8 @@ def open_data(config: DataConfig, before_packing: Check | None = None) -> ImageD
 
 def open_store(config: DataConfig, verify: bool = False, before_packing: Check | None = None) -> Opened:
     """As `open_data`, and says what was done; `verify` checks every byte, however large the store is."""
-    listing = list_images(config)
+    with _refused():
+        listing = list_images(config)
     name = f"{config.source.value}-{config.image_size}px{_variant(config)}"
     places = possible_places(config, listing.root, name)
     start = time.perf_counter()
@@ -131,12 +132,21 @@ def open_store(config: DataConfig, verify: bool = False, before_packing: Check |
         if before_packing is not None:
             before_packing(listing)
         folder = _choose(places)
-        with _lock(folder):
+        with _lock(folder), _refused():
             data, packed = _prepare_and_open(folder, listing, config, verify)
     else:
         folder, data = found
     size = sum(path.stat().st_size for path in folder.glob("*.npy"))
     return Opened(data, folder, size, packed, time.perf_counter() - start, verify)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """A UserError about the images is Unusable."""
+    try:
+        yield
+    except UserError as error:
+        raise Unusable(*error.args) from error
 
 
 def _variant(config: DataConfig) -> str:

@@ -1,42 +1,49 @@
-"""What a run is going to do, as labelled lines that are shown before it begins."""
+"""What a run is going to do, as labelled lines that are shown before it begins.
+
+The first of them, `by_words`, are there before PyTorch is read in, which takes over a second.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from repro import threads
+from repro import naming, threads
 from repro.config import Config
-from repro.data.batches import held_out_count
-from repro.data.store import ImageData
 from repro.environment import device_name
-from repro.experiments import ablations
+from repro.experiments import ablations, chosen_ablations
 from repro.pace import span, timings_of
 from repro.ranks import from_environment
 from repro.report.effects import plain_text
-from repro.train.device import choose_device
-from repro.train.loop import Training
 
 if TYPE_CHECKING:
+    from repro.data.store import ImageData
     from repro.runner import Run
+    from repro.train.loop import Training
 
 Lines = list[tuple[str, str]]
 """What each is about, and its text."""
 
 
-def title(run: "Run") -> str:
-    """One line that tells a run from others."""
-    config = run.config
-    return f"{run.label}, seed {config.seed}: setup {config.setup}, recipe {config.recipe}"
+def asked(label: str, config: Config, difference: Mapping[str, Sequence[Any]]) -> tuple[str, Lines]:
+    """One line that tells a run from others; what it asks and changes."""
+    title = f"{label}, seed {config.seed}: setup {config.setup}, recipe {config.recipe}"
+    questions = [("asks", ablations()[name].question) for name in label.split("+") if name in ablations()]
+    return title, questions + changes(difference)
+
+
+def by_words(config: Config, words: Sequence[str]) -> tuple[str, Lines] | None:
+    """As `asked`, where that follows from the words of the command alone: not from weights or from the device.
+
+    Raises UserError where an ablation does not apply.
+    """
+    label, difference = naming.identify(config, chosen_ablations(words))
+    return None if config.init_from or naming.PRECISION in difference else asked(label, config, difference)
 
 
 def before(run: "Run") -> Lines:
-    """What is known before an image is read."""
+    """What else is known before an image is read."""
     train = run.config.train
     return [
-        *(("asks", ablations()[name].question) for name in run.label.split("+") if name in ablations()),
-        *changes(run.difference),
         ("files", str(run.folder)),
         ("on", _where(run.config)),
         ("trains", f"{counted(train.epochs, 'epoch')} in batches of {train.batch_size} images"),
@@ -52,8 +59,10 @@ def changes(difference: Mapping[str, Sequence[Any]]) -> Lines:
     ]
 
 
-def of_images(config: Config, data: ImageData) -> Lines:
+def of_images(config: Config, data: "ImageData") -> Lines:
     """How many there are."""
+    from repro.data.batches import held_out_count
+
     train, val = len(data.train.labels), len(data.val.labels)
     held = held_out_count(config, train)
     apart = f", {held:,} more as minival" if held else ""
@@ -61,8 +70,10 @@ def of_images(config: Config, data: ImageData) -> Lines:
     return [("images", f"{text}; {config.data.source.value}")]
 
 
-def of_training(training: Training) -> Lines:
+def of_training(training: "Training") -> Lines:
     """What is known once the network and the threads are there."""
+    import torch
+
     parameters = sum(parameter.numel() for parameter in training.network.parameters())
     steps = f"{counted(training.steps, 'step')} an epoch"
     return [("network", f"{parameters:,} parameters, {steps}, {counted(torch.get_num_threads(), 'thread')}")]
@@ -74,6 +85,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def _where(config: Config) -> str:
+    import torch
+
+    from repro.train.device import choose_device
+
     ranks = from_environment()
     device = choose_device(config.train.device, ranks)
     given = any(name in os.environ for name in threads.NUMBER_SET_BY)

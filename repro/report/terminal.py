@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -10,16 +10,17 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from repro.config import Config
-from repro.data.store import ImageData
 from repro.pace import EPOCHS_OF_END, Pace, span, timings_of
+from repro.ranks import from_environment
 from repro.record import COMPLETE, Record
-from repro.report import end, plan
+from repro.report import plan as plans
 from repro.report.wrapping import wrapped
-from repro.train.loop import Progress as Step
-from repro.train.loop import Training
 
 if TYPE_CHECKING:
+    from repro.data.store import ImageData
     from repro.runner import Run
+    from repro.train.loop import Progress as Step
+    from repro.train.loop import Training
 
 QUIET_SECONDS = 30.0
 """The longest silence of a run where there is no bar, up to the time between two looks at its loss."""
@@ -62,6 +63,7 @@ class Screen:
             speed_estimate_period=600,  # seconds; over a few of them, the validations would make it jump
         )
         self.place, self.pace = place, Pace()
+        self.asked: tuple[str, plans.Lines] | None = None  # what has been said
         self.epochs, self.fresh = 0, False
         self.rest: float | None = None  # seconds, once they are known
         self.started = self.told = time.monotonic()
@@ -82,27 +84,39 @@ class Screen:
         self.console.print(Text(text, style), soft_wrap=True)
         self.told = time.monotonic()
 
+    def first_words(self, config: Config, words: Sequence[str]) -> None:
+        """Says what these words of a command ask for, where it is known before PyTorch is read in."""
+        if from_environment().first:
+            self._ask(plans.by_words(config, words))
+
     def plan(self, run: "Run") -> None:
         """Says what is going to run, before anything heavy."""
         self.started, self.epochs = time.monotonic(), run.config.train.epochs
-        self.say(f"{self.place}: {plan.title(run)}" if self.place else plan.title(run), "bold")
-        self._lines(plan.before(run))
+        self._ask(plans.asked(run.label, run.config, run.difference))
+        self._lines(plans.before(run))
 
-    def images(self, config: Config, data: ImageData) -> None:
+    def _ask(self, asked: tuple[str, plans.Lines] | None) -> None:
+        if asked is None or asked == self.asked:
+            return
+        self.asked, (title, lines) = asked, asked
+        self.say(f"{self.place}: {title}" if self.place else title, "bold")
+        self._lines(lines)
+
+    def images(self, config: Config, data: "ImageData") -> None:
         """Says how many images there are."""
-        self._lines(plan.of_images(config, data))
+        self._lines(plans.of_images(config, data))
 
-    def begin(self, training: Training) -> None:
+    def begin(self, training: "Training") -> None:
         """Says what is known now, and from which epoch the run goes on; draws the bar."""
         self.fresh = not training.curve
-        self._lines(plan.of_training(training))
+        self._lines(plans.of_training(training))
         if training.curve:
             self.say(f"going on after epoch {len(training.curve)} of {self.epochs}")
         done = len(training.curve) * training.steps
         self.tasks["training"] = self.bars.add_task("training", total=training.schedule.steps, completed=done)
         self.bars.start()
 
-    def progress(self, step: Step) -> None:
+    def progress(self, step: "Step") -> None:
         """Moves the bar; says once how long the run takes."""
         done = step.epoch * step.steps + step.step + 1
         self.bars.numbers = (
@@ -159,6 +173,8 @@ class Screen:
 
     def ended(self, run: "Run", record: Record) -> None:
         """Shows what came out, and keeps how long it took for the next such run."""
+        from repro.report import end
+
         self.bars.stop()
         if self.fresh and record.status == COMPLETE:
             timings_of(run).add(run, time.monotonic() - self.started)

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from repro.errors import UserError
-from repro.experiments import GROUPS, choices
+from repro.experiments import GROUPS, choices, quoted
 from repro.model import Network
 from repro.naming import plain_settings
 from repro.weights.wording import shown
@@ -97,5 +97,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_literal, value))}]"
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return quoted(value)
     return json.dumps(value)

@@ -1,5 +1,7 @@
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from repro.runner import Run
 from repro.train.loop import Progress
 from tests.tiny import make_training, tiny_config, tiny_data
 
+ROOT = Path(__file__).parents[2]
 WIDTH = 60
 
 
@@ -57,6 +60,26 @@ def test_the_plan_says_what_is_asked_changed_and_where(tmp_path: Path) -> None:
     ):
         assert f"  {line}\n" in text
     assert re.search(r"on       cpu \(.+\), fp32, .*\d+ threads?\n", text)
+
+
+def test_the_first_words_follow_from_the_command_alone(tmp_path: Path) -> None:
+    words = ("ablation=no_lrn", "train.epochs=3", f"results_dir={tmp_path}")
+    whole, early = screen_of(WIDTH, on_terminal=False), screen_of(WIDTH, on_terminal=False)
+    early.first_words(compose(words), words)
+    first = shown(early)
+    assert "changes  model.norm.kind: lrn -> none" in first
+    run = request(compose(words), words, ("run.py", *words), print)
+    whole.plan(run)
+    early.plan(run)
+    assert shown(early) == shown(whole)
+    by_device = screen_of(WIDTH, on_terminal=False)
+    by_device.first_words(compose(["setup=imagenette_small", "train.precision=fp32"]), words)
+    assert shown(by_device) == ""
+
+
+def test_the_first_words_do_not_wait_for_pytorch() -> None:
+    read_in = "import repro.report.terminal, repro.sweep, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", read_in], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_plan_knows_how_long_such_runs_took(tmp_path: Path) -> None:
