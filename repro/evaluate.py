@@ -134,10 +134,10 @@ def _print_table(result: dict[str, Any]) -> None:
         table.add_row(
             mode.replace("_", " "), f"{top1:.2f}", "not measured" if top5 is None else f"{top5:.2f}", f"{loss:.4f}"
         )
-    console = Console(width=max(80, min(120, Console().width)), highlight=False)
+    console = Console(highlight=False)
     console.print(table)
     where = f"{result['device']}, {result['precision']}"
-    console.print(f"{data['val_images']} validation images of {data['source']}, {where}", markup=False)
+    console.print(f"{data['val_images']} validation images of {data['source']}, {where}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

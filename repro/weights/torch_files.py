@@ -11,7 +11,7 @@ import pickletools
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from repro.errors import UserError
 from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Sealed, Unused, load
 from repro.weights.stored import Storage, Stored, stored
+from repro.weights.wording import listed
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number 0x1950a86a20f9469cfc6c as a pickle holds it: the start of a stream (torch/serialization.py)."""
@@ -108,7 +109,10 @@ def _read_zip(path: Path) -> Any:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         if sum(sizes.values()) > MOST_UNPACKED * path.stat().st_size:
             raise ValueError("an archive that would grow out of proportion")
-        (name,) = (name for name in sizes if name.rpartition("/")[2] == "data.pkl")
+        pickles = [name for name in sizes if name.rpartition("/")[2] == "data.pkl"]
+        if not pickles:
+            raise _foreign(path, "zip", sizes)
+        (name,) = pickles
         root = name.removesuffix("data.pkl")
         if f"{root}constants.pkl" in sizes:
             remedy = f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
@@ -190,6 +194,8 @@ def _bytes(content: mmap.mmap, start: int, length: int) -> bytes:
 def _read_tar(content: mmap.mmap, path: Path) -> Any:
     """An archive of `storages`, of `tensors` that lie in them, and of a `pickle` that knows the tensors by number."""
     members = _members(content)
+    if not {"storages", "tensors", "pickle"} <= {name.removeprefix("./") for name in members}:
+        raise _foreign(path, "tar", members)
     read_next = partial(load, content, _GLOBALS, partial(_refusal, path))
     content.seek(members["storages"])
     storages = _storages(content, read_next)
@@ -240,6 +246,16 @@ def _members(content: mmap.mmap) -> dict[str, int]:
 
 def _big_endian(path: Path) -> UserError:
     return UserError(f"{path}: saved on a big-endian machine: load it there, and save it as safetensors")
+
+
+def _foreign(path: Path, kind: str, names: Iterable[str]) -> UserError:
+    """The error for an archive that torch did not write."""
+    if kind == "zip" and all(name.endswith(".npy") for name in names):
+        state = f"{{name: torch.from_numpy(array) for name, array in numpy.load({str(path)!r}).items()}}"
+        return UserError(f"{path}: arrays of NumPy: make it a state dict of torch: torch.save({state}, 'weights.pth')")
+    return UserError(
+        f"{path}: a {kind} archive without weights of torch: give the file of weights (in it: {listed(names)})"
+    )
 
 
 def _refusal(path: Path, name: str, pickled: bytes) -> UserError:

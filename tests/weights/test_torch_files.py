@@ -2,6 +2,7 @@ import argparse
 import collections
 import io
 import pickle
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -226,6 +227,22 @@ def test_an_archive_that_would_grow_out_of_proportion(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is cut short or damaged") as refused:
             weights.read(path)
         assert "out of proportion" in str(refused.value.__cause__)
+
+
+def test_archives_of_others_are_told_for_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "x.npz", a=np.ones((2, 3), np.float32))
+    with pytest.raises(UserError, match=r"x\.npz: arrays of NumPy: make it a state dict of torch: ") as refused:
+        weights.read(tmp_path / "x.npz")
+    monkeypatch.chdir(tmp_path)
+    exec(str(refused.value).partition("torch: ")[2], {"numpy": np, "torch": torch})
+    assert torch.equal(torch.load(tmp_path / "weights.pth")["a"], torch.ones(2, 3))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with tarfile.open(tmp_path / "x.tar", "w") as folder:
+        folder.add(tmp_path / "x.npz", "n07753592/x.npz")
+    for kind, inside in (("zip", "config.json"), ("tar", "n07753592/x.npz")):
+        with pytest.raises(UserError, match=rf"x\.{kind}: a {kind} archive without weights of torch: .* {inside}\)"):
+            weights.read(tmp_path / f"x.{kind}")
 
 
 def test_big_endian_machines_are_told(state: State, tmp_path: Path) -> None:
