@@ -27,6 +27,8 @@ _SHIPPED = Path(__file__).parent / "_experiments"  # where a wheel puts the YAML
 EXPERIMENTS = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[1] / "experiments"
 
 GROUPS = ("recipe", "setup", "ablation")
+DEFAULTS = {"recipe": "paper", "setup": "embedded"}
+"""What `experiments/config.yaml` takes where a command names none."""
 BASELINE = "baseline"
 PATHS = ("results_dir", "init_from", "data.root", "data.cache")
 TEXTS = (*PATHS, "train.device", "wandb.project", "wandb.entity")
@@ -248,6 +250,9 @@ def _check_words(words: Sequence[str], multirun: bool, sweeps: bool) -> None:
             _check_names(key, [value] if values is None else values)
         if not multirun and values is not None:
             raise UserError(_several(word, sweeps))
+    for group, name in DEFAULTS.items():
+        if group not in given:
+            _check_file(group, name)
 
 
 def _several(word: str, sweeps: bool) -> str:
@@ -266,8 +271,20 @@ def _check_names(group: str, values: Sequence[str]) -> None:
             if name not in choices(group):
                 close = difflib.get_close_matches(name, choices(group), 1)
                 raise UserError(_unknown(f"{group}={name}", close, choices(group)))
-            if group == "ablation":
-                _read(name)
+            _check_file(group, name)
+
+
+def _check_file(group: str, name: str) -> None:
+    """Raises UserError where a file cannot be used that this name stands for."""
+    if group == "ablation":
+        _read(name)
+        return
+    for parent in _keys(group, name).get("defaults", ()):
+        if parent in choices(group):
+            _check_file(group, parent)
+    if group == "setup":
+        for path in (EXPERIMENTS / "setup_recipe").glob(f"{name}_*.yaml"):
+            _keys("setup_recipe", path.stem)
 
 
 def _swept(word: str) -> list[str] | None:
@@ -341,18 +358,25 @@ def named_keys(name: str) -> dict[str, Any]:
 @lru_cache
 def _read(name: str) -> dict[str, Any]:
     """An ablation's file. Raises UserError, with file, line and key, for what no ablation can be."""
-    path = EXPERIMENTS / "ablation" / f"{name}.yaml"
-    tree = experiment_files.load(path)
-    if not path.read_text(encoding="utf-8").startswith(experiment_files.HEADER):
-        raise UserError(f"ablation/{name}.yaml: its first line must be '{experiment_files.HEADER}'")
+    tree = _keys("ablation", name)
     if not isinstance(tree.get("about"), dict):
         raise UserError(f"ablation/{name}.yaml: has no about: write its question, kind, claims and expects")
-    values = flatten(tree)
+    _check_about(EXPERIMENTS / "ablation" / f"{name}.yaml", tree["about"])
+    return tree
+
+
+@lru_cache
+def _keys(group: str, name: str) -> dict[str, Any]:
+    """What a file sets. Raises UserError, with file, line and key, for what the schema cannot take."""
+    path = EXPERIMENTS / group / f"{name}.yaml"
+    tree = experiment_files.load(path)
+    if not path.read_text(encoding="utf-8").startswith(experiment_files.HEADER):
+        raise UserError(f"{group}/{name}.yaml: its first line must be '{experiment_files.HEADER}'")
+    values = flatten({key: value for key, value in tree.items() if key != "defaults"})  # Hydra's list of other files
     kinds = experiment_files.declared(Config)
     for key in values.keys() - kinds.keys():
-        raise UserError(f"ablation/{name}.yaml: {_unknown_key(key)}")
+        raise UserError(f"{group}/{name}.yaml: {_unknown_key(key)}")
     experiment_files.check_types(path, values, kinds)
-    _check_about(path, tree["about"])
     return tree
 
 

@@ -36,7 +36,8 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of experiments/ that a test may spoil."""
     folder = tmp_path / "experiments"
     shutil.copytree(experiments.EXPERIMENTS, folder)
-    caches = (experiments._read, experiments._by_hydra, experiments._registered, naming.plain_settings, ablations)
+    names = ("_keys", "_read", "_by_hydra", "_registered", "ablations")
+    caches = [naming.plain_settings, *(getattr(experiments, name) for name in names)]
     monkeypatch.setattr(experiments, "EXPERIMENTS", folder)
     for cache in caches:
         cache.cache_clear()
@@ -137,6 +138,35 @@ def test_a_bad_file_is_named_and_only_who_asks_for_it_ends(
     assert warning.startswith(f"warning: ablation/a_new.yaml: {message}")
     with pytest.raises(UserError, match=re.escape(f"ablation/a_new.yaml: {message}")):
         experiments.check_files()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("optimizer:\n  lr: 0.1\n  lr: 0.2\n", "line 4: found duplicate key lr"),
+        ("optimizer:\n\tlr: 0.1\n", "line 3: found character '\\t'"),
+        ("# é\n".encode("latin-1"), "line 2: not UTF-8"),
+        ("optimizer:\n  lr: high\n", "line 3: optimizer.lr: 'high' is not a number"),
+        ("- a\n", "holds no keys"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("recipe/new", ["recipe=new"]),
+        ("setup/new", ["setup=new"]),
+        ("recipe/paper", []),
+        ("recipe/caffe", ["recipe=caffenet"]),  # which begins with its keys
+        ("setup_recipe/embedded_paper", ["setup=embedded"]),
+    ],
+)
+def test_a_bad_file_of_another_group_is_named_too(
+    content: str | bytes, message: str, file: str, words: list[str], sandbox: Path
+) -> None:
+    whole = b"# @package _global_\n" + (content.encode() if isinstance(content, str) else content)
+    (sandbox / f"{file}.yaml").write_bytes(whole)
+    assert refusal(*words).startswith(f"{file}.yaml: {message}")
+    assert compose(["recipe=source", "setup=cifar10"]).recipe == "source"
 
 
 def test_a_broken_link_among_the_ablations(sandbox: Path) -> None:
