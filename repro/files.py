@@ -3,7 +3,8 @@
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from errno import EACCES
 from pathlib import Path
 
@@ -82,3 +83,15 @@ def writable(folder: Path) -> bool:
         return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     except OSError:  # a folder on the way to it cannot be searched
         return False
+
+
+@contextmanager
+def in_utf8(path: Path) -> Iterator[Path]:
+    """The path, or a link to it where its name is no UTF-8, for a library that takes nothing else."""
+    if escaped(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.absolute())
+        yield link

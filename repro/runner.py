@@ -108,10 +108,11 @@ def run(wanted: Run, screen: Screen) -> Record | None:
         if ranks.first:
             screen.plan(wanted)
         _check_weights(wanted, screen, ranks)
-        data = open_data(config.data, lambda listing: _check_listed(config, listing))
+        data = open_data(config.data, lambda listing: _check_listed(config, listing, device))
         if ranks.first:
             screen.images(config, data)
         _check_data(config, len(data.train.labels), len(data.classes))
+        _check_size(config, len(data.classes), device)
         _check_shared(config, data, ranks)
         training = _training(wanted, data, device, screen, ranks)
         if not ranks.first:
@@ -275,11 +276,23 @@ def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
         screen.warning(left_out)
 
 
-def _check_listed(config: Config, listing: Listing) -> None:
+def _check_listed(config: Config, listing: Listing, device: torch.device) -> None:
     """What packing would be in vain for: a network that cannot be built, too few images."""
-    classes = len(listing.classes)
-    _check_data(config, len(listing.train.names), classes)
-    layer_table(config, classes)
+    _check_data(config, len(listing.train.names), len(listing.classes))
+    _check_size(config, len(listing.classes), device)
+
+
+def _check_size(config: Config, classes: int, device: torch.device) -> None:
+    """UserError where the parameters, their gradients and their velocities, 4 bytes each, cannot all be in memory."""
+    parameters = total(layer_table(config, classes))["parameters"]
+    needed, there = 3 * 4 * parameters, memory.size_of(device)
+    if needed > there:
+        place = "the GPU" if device.type == "cuda" else "this machine"
+        numbers = f"{needed / 2**30:,.0f} GiB, and {place} has {there / 2**30:,.0f}"
+        raise UserError(
+            f"{parameters:,} parameters, their gradients and velocities take {numbers}: make model.scale,"
+            " model.width or model.sizes smaller"
+        )
 
 
 def _check_data(config: Config, images: int, found: int) -> None:

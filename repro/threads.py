@@ -60,17 +60,22 @@ def _set_by_user(names: tuple[str, ...]) -> bool:
 
 
 def _quota() -> float:
-    """Cores' worth of time that control groups (version 2) allow; infinite where they set no limit."""
+    """Cores' worth of time that control groups allow; infinite where they set no limit."""
+    quotas = [math.inf]
+    for limit in limits("cpu.max"):
+        quota, period = limit.split()
+        quotas.append(math.inf if quota == "max" else int(quota) / int(period))
+    return min(quotas)
+
+
+def limits(name: str) -> list[str]:
+    """What that file says in this process's control group (version 2) and in those around it."""
     try:
         own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        return math.inf
-    folder, quotas = _CGROUPS / own.lstrip("/"), [math.inf]
-    for place in (folder, *folder.parents):
-        if (limit := place / "cpu.max").is_file():
-            quota, period = limit.read_text().split()
-            quotas.append(math.inf if quota == "max" else int(quota) / int(period))
-    return min(quotas)
+        return []
+    folder = _CGROUPS / own.lstrip("/")
+    return [(place / name).read_text().strip() for place in (folder, *folder.parents) if (place / name).is_file()]
 
 
 # ---- what others do --------------------------------------------------------------------------------------------------

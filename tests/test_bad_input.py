@@ -14,7 +14,7 @@ from repro import record as records
 from repro.errors import UserError
 from repro.model import Network
 from repro.report.terminal import Screen
-from repro.train import checkpoint
+from repro.train import checkpoint, memory
 from repro.train.device import choose_device
 from tests.tiny import WORDS, make_image_folder, only_record, run_command
 
@@ -110,6 +110,15 @@ def test_a_minival_that_leaves_less_than_a_batch(refuse: Refuse) -> None:
 def test_networks_that_do_not_fit(mistake: str, answer: str, refuse: Refuse, results: Path) -> None:
     assert answer in refuse(mistake)
     assert records.find(results) == []
+
+
+def test_a_network_larger_than_the_memory_is_refused_before_an_image_is_packed(
+    refuse: Refuse, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "size_of", lambda device: 2**19)
+    answer = refuse(f"data.cache={tmp_path / 'packed'}")
+    assert "81,898 parameters, their gradients and velocities take 0 GiB, and this machine has 0: make model" in answer
+    assert not (tmp_path / "packed").exists()
 
 
 @pytest.mark.parametrize(

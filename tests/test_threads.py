@@ -12,6 +12,7 @@ import torch
 
 from repro import threads
 from repro.threads import Crowd, Look
+from repro.train import memory
 
 needs_gomp = pytest.mark.skipif(threads.loaded_gomp() is None, reason="torch computes with another OpenMP")
 
@@ -110,6 +111,15 @@ def test_the_narrowest_control_group_limits(
         (tmp_path / "fs" / place / "cpu.max").write_text(f"{text}\n")
     assert threads._quota() == quota
     assert threads.cores() >= 1
+
+
+def test_a_control_group_limits_the_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(memory, "limits", lambda name: [])
+    machine = memory.size_of(cpu)
+    assert machine > 2**30
+    monkeypatch.setattr(memory, "limits", lambda name: ["max", str(2**20), str(2**40)])
+    assert memory.size_of(cpu) == 2**20
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")

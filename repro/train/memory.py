@@ -1,12 +1,15 @@
 """Memory of a run: its peak, the GPU's or this process's; and what a CPU's steps free stays for the next."""
 
 import ctypes
+import os
 import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from repro.threads import limits
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -49,6 +52,14 @@ def peak_mib(device: torch.device) -> float:
             return int(mark.split()[1]) / 2**10
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def size_of(device: torch.device) -> int:
+    """Bytes of memory in all: the GPU's, or the machine's; less where a container or a batch system allows less."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *(int(limit) for limit in limits("memory.max") if limit != "max")])
 
 
 def _glibc(function: str, *numbers: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repro.config import Config
 from repro.errors import UserError
-from repro.files import replace_file
+from repro.files import in_utf8, replace_file
 from repro.model import Network, build
 from repro.weights import caffe, cuda_convnet, own, torch_files, torchvision
 from repro.weights.state_dicts import Held, network_in
@@ -136,7 +136,8 @@ def _recognise_zip(path: Path) -> tuple[str, Reader]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Held]:
-    tensors = safetensors.torch.load_file(path)
+    with in_utf8(path) as readable:
+        tensors = safetensors.torch.load_file(readable)
     return network_in({name: tensor for name, tensor in tensors.items() if not name.startswith(own.IMAGES)}, path)
 
 

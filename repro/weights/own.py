@@ -17,6 +17,7 @@ import torch
 
 from repro.errors import UserError
 from repro.experiments import GROUPS, choices, quoted
+from repro.files import in_utf8
 from repro.model import Network
 from repro.naming import plain_settings
 from repro.weights.wording import shown
@@ -56,7 +57,7 @@ def to_bytes(network: Network, origin: Origin | None = None) -> bytes:
 def read_origin(path: Path) -> Origin | None:
     """What a file says about its weights; None where it is none of ours. UserError where what it says is damaged."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        with in_utf8(path) as readable, safetensors.safe_open(readable, "pt") as file:
             metadata = file.metadata() or {}
             names = [name for name in STATISTICS if IMAGES + name in file.keys()]  # noqa: SIM118, it is no dict
             statistics = {name: file.get_tensor(IMAGES + name).numpy() for name in names}

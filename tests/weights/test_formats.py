@@ -54,9 +54,11 @@ WRITERS: dict[str, Callable[[Path, Network], object]] = {
 # ---- our own files ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("folder", [b".", b"caf\xe9"], ids=["utf-8", "latin-1"])
 @pytest.mark.parametrize("name", ["safetensors", "torch", "torch before 1.6"])
-def test_our_weights_come_back_as_they_were(name: str, network: Network, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"  # the name says nothing
+def test_our_weights_come_back_as_they_were(name: str, folder: bytes, network: Network, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(folder) / "x.safetensors"  # the name says nothing
+    path.parent.mkdir(exist_ok=True)
     WRITERS[name](path, network)
     other = random_network(small_config("paper"))
     weights.load_into(path, other)
