@@ -1,5 +1,6 @@
 """What is shown at the end of a run or a sweep: errors, differences from the baseline, verdicts, files."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,7 +138,8 @@ def _over_seeds(run: Record, results_dir: str | Path) -> str:
     pairs = [(_baseline_of(other, results_dir, ())[0], other) for other in _seeds(run)]
     whole = [(baseline, other) for baseline, other in pairs if baseline is not None]
     if not whole:
-        return "no baseline to compare with"
+        reason = _baseline_of(run, results_dir, ())[1]  # the rest of it says what to do
+        return re.split("[:;]", reason)[0] or ("did not learn" if at_chance(run) else run.status)
     effect = Effect(Arm(BASELINE, [baseline for baseline, _ in whole]), Arm(run.ablation, [arm for _, arm in pairs]))
     mcnemar = effect.mcnemar[TEN_CROPS]
     if effect.differences[MAIN].n != 1 or mcnemar is None:

@@ -45,7 +45,10 @@ def _beside(row: Row) -> str:
 
 
 def _ratio(row: Row) -> str:
-    return "" if row.ratio is None else f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    if row.ratio is None:
+        return ""
+    form = ".2f" if row.ratio >= 0.1 else ".2g"
+    return f"{row.ratio:{form}} [{row.low:{form}}, {row.high:{form}}]"
 
 
 def _target(row: Row) -> str:

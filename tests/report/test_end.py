@@ -75,6 +75,19 @@ def test_the_table_of_a_sweep(tmp_path: Path) -> None:
     assert ["sigmoid", "0", "not", "done"] in rows
 
 
+def test_the_table_of_a_sweep_says_why_there_is_no_verdict(tmp_path: Path) -> None:
+    def verdict(seed: int) -> str:
+        console = Console(width=100, file=io.StringIO(), highlight=False)
+        console.print(end.of_sweep([file_record(tmp_path / str(seed), make_record("no_lrn", seed, 26.5))]))
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return " ".join(text.split())
+
+    assert verdict(0).endswith("for the difference, run the baseline")
+    other = make_record("baseline", 1, 25.0)
+    file_record(tmp_path / "1", replace(other, machine=replace(other.machine, device="another one")))
+    assert verdict(1).endswith("the baseline's record was made on another one")
+
+
 def test_the_table_of_a_sweep_leaves_out_what_all_share(tmp_path: Path) -> None:
     folders = [file_record(tmp_path, short(name, label)) for name, label in (
         ("baseline", "epochs=1+precision=fp32"), ("no_lrn", "no_lrn+epochs=1+precision=fp32"),
