@@ -17,6 +17,7 @@ from repro.errors import RunFailure, UserError
 from repro.experiments import at_home
 from repro.files import replace_file
 from repro.report import claims, findings, index, readme, speed, suite, tables
+from repro.report.effects import Comparison, comparisons
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,15 +39,15 @@ def _compare(arguments: Sequence[str]) -> None:
     for run in runs:
         run.correct()  # tells where bits and errors are not of one run
     if page:
-        print(suite.render(page, runs), end="")
+        print(suite.render(page, comparisons(runs)), end="")
         return
-    folder = results_dir / "tables"
-    files = _files(results_dir, folder, runs)
+    folder, parts = results_dir / "tables", comparisons(runs)
+    files = _files(results_dir, folder, parts)
     stale = _stale(folder, files)
     if check and stale:
         names = ", ".join(map(_shown, stale))
         raise RunFailure(f"stale: {names}: run python -m repro.compare results_dir={results_dir}")
-    told = [*findings.lines(runs), *(f"{_verb(path, files)}: {_shown(path)}" for path in stale)]
+    told = [*findings.lines(parts), *(f"{_verb(path, files)}: {_shown(path)}" for path in stale)]
     if not check:
         _write(folder, files, stale)
     print("\n".join(told))
@@ -66,17 +67,17 @@ def _shown(path: Path) -> str:
     return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
 
 
-def _files(results_dir: Path, folder: Path, runs: Sequence[record.Record]) -> dict[Path, bytes]:
-    """Every file that the records give; the project's own pages tell of its own results alone."""
-    asked = [one for one in suites.usable() if any(run.setup == one.setup for run in runs)]
-    names = tables.render(runs, asked) | claims.render(runs)
-    names |= {f"suite-{one.name}.md": suite.render(one, runs) for one in asked}
+def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison]) -> dict[Path, bytes]:
+    """Every file that the comparisons give; the project's own pages tell of its own results alone."""
+    asked = [one for one in suites.usable() if any(part.setup == one.setup for part in parts)]
+    names = tables.render(parts, asked) | claims.render(parts)
+    names |= {f"suite-{one.name}.md": suite.render(one, parts) for one in asked}
     texts = {folder / name: text for name, text in names.items()}
     if results_dir.resolve() == index.RESULTS.resolve():
         project = index.RESULTS.parent / "README.md"
-        if (text := readme.updated(project, runs)) is not None:
+        if (text := readme.updated(project, parts)) is not None:
             texts[project] = speed.updated(text, results_dir)
-        texts[index.README] = index.render(runs)
+        texts[index.README] = index.render(parts)
     return {path: text.encode() for path, text in texts.items()}
 
 

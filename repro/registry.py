@@ -13,6 +13,7 @@ from repro.errors import RunFailure, UserError
 from repro.experiments import check_files, choices
 from repro.files import replace_file
 from repro.record import find
+from repro.report.effects import comparisons
 from repro.report.index import README, RESULTS, render
 
 
@@ -30,7 +31,7 @@ def _index(arguments: Sequence[str]) -> None:
     check_files()
     for name in choices("suite"):
         suites.read(name)
-    content = render(find(RESULTS))
+    content = render(comparisons(find(RESULTS)))
     fresh = README.is_file() and README.read_text(encoding="utf-8") == content
     if arguments and not fresh:
         raise RunFailure(f"{README} is not what the files give: run python -m repro.registry")

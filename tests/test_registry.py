@@ -8,6 +8,7 @@ from repro.config import Config
 from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_keys
 from repro.naming import settings
 from repro.report import index as page
+from repro.report.effects import comparisons
 
 RECIPES = ("paper", "source")
 NOT_OF_A_RECIPE = {  # a matter of the setup or the user
@@ -24,7 +25,7 @@ NOT_OF_A_RECIPE = {  # a matter of the setup or the user
 
 @pytest.fixture(scope="module")
 def index() -> str:
-    return page.render(record.find(page.RESULTS))
+    return page.render(comparisons(record.find(page.RESULTS)))
 
 
 def yaml_files() -> list[Path]:

@@ -2,13 +2,12 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from repro.record import Record
 from repro.report import arithmetic, behaviour, claimed_errors
 from repro.report.claimed_errors import TOP_WORDS, published_rows
 from repro.report.copies import remark
-from repro.report.effects import Comparison, comparisons, settings
+from repro.report.effects import Comparison, settings
 from repro.report.readme import is_own
 from repro.report.tables import CROP_WORDS, hashes, markdown
 from repro.report.verdicts import (
@@ -61,10 +60,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def render(runs: Sequence[Record]) -> dict[str, str]:
+def render(parts: Iterable[Comparison]) -> dict[str, str]:
     """File name -> content of the board. Raises UserError for a wrong `experiments/claims.yaml`."""
     claims = load()
-    parts = [part for part in comparisons(runs) if part.recipe in RECIPES and is_own(part)]
+    parts = [part for part in parts if part.recipe in RECIPES and is_own(part)]
     remarks = sorted({remark(part.data.content_hash) for part in parts} - {""})
     answers = {name: findings(claim, parts) for name, claim in claims.items()}
     rows = [row for name, claim in claims.items() for row in _rows(name, claim, answers[name], parts)]

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 
-from repro.record import Record
-from repro.report.effects import MAIN, Comparison, Effect, comparisons, plain_text
+from repro.report.effects import MAIN, Comparison, Effect, plain_text
 from repro.report.tables import interval
 
 LARGEST = 3
 """Effects told of a comparison, the largest."""
 
 
-def lines(runs: Iterable[Record]) -> list[str]:
+def lines(parts: Iterable[Comparison]) -> list[str]:
     """A few for each comparison that has more than a baseline."""
-    return [line for part in comparisons(runs) if part.effects for line in _part(part)]
+    return [line for part in parts if part.effects for line in _part(part)]
 
 
 def _part(part: Comparison) -> Iterator[str]:

@@ -8,9 +8,8 @@ from omegaconf import OmegaConf
 from repro import suites
 from repro.experiments import BASELINE, EXPERIMENTS, ablations, choices, flatten, named_keys
 from repro.naming import changed, plain_settings
-from repro.record import Record
 from repro.report import ledger
-from repro.report.effects import plain_text
+from repro.report.effects import Comparison, plain_text
 from repro.report.tables import markdown
 
 README = EXPERIMENTS / "README.md"
@@ -75,13 +74,13 @@ _ABLATIONS = """\
 """
 
 
-def render(runs: Iterable[Record]) -> str:
+def render(compared: Sequence[Comparison]) -> str:
     """The page, as Markdown."""
     header = ["ablation", "question", "kind", "claims", "expects", "keys", "applies to"]
     names = sorted(ablations(), key=lambda name: (list(named_keys(name))[:1], name))
     parts = (
         (_RECIPES, ["recipe", "what it is", "keys"], map(_recipe_row, choices("recipe"))),
-        (_LEDGER, ledger.HEADER, ledger.rows(runs)),
+        (_LEDGER, ledger.HEADER, ledger.rows(compared)),
         (_SETUPS, ["setup", "what it is", "keys"], map(_setup_row, choices("setup"))),
         (_SUITES, ["suite", "question", "setup", "recipes", "ablations", "seeds"], map(_suite_row, suites.usable())),
         (_ABLATIONS, header, map(_ablation_row, names)),

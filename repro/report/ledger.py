@@ -1,6 +1,6 @@
 """The fidelity ledger, `experiments/ledger.yaml`: paper, authors' code, our choice, why, and what it costs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 
 from repro.experiments import EXPERIMENTS
 from repro.naming import changed, plain_settings
-from repro.record import Record
 from repro.report.copies import remark
-from repro.report.effects import MAIN, Comparison, comparisons, plain_text
+from repro.report.effects import MAIN, Comparison, plain_text
 from repro.report.readme import has_enough, is_own
 from repro.report.tables import interval
 
@@ -48,9 +47,8 @@ def recipe_differences() -> dict[str, tuple[Any, Any]]:
     return changed(plain_settings("paper", "ilsvrc2012"), plain_settings("source", "ilsvrc2012"))
 
 
-def rows(runs: Iterable[Record]) -> Iterator[list[str]]:
-    """Cells of each row, with the effects that the records give."""
-    parts = comparisons(runs)
+def rows(parts: Sequence[Comparison]) -> Iterator[list[str]]:
+    """Cells of each row, with the effects that the comparisons give."""
     for row in read():
         source = f"{row.source} *(inferred)*" if row.inference else row.source
         settings = ", ".join(_setting(key) for key in row.keys)

@@ -6,10 +6,9 @@ from pathlib import Path
 from repro import stats
 from repro.config import Source
 from repro.experiments import BASELINE, ablations
-from repro.record import Record
 from repro.report import quiet
 from repro.report.copies import remark
-from repro.report.effects import MAIN, Arm, Comparison, comparisons
+from repro.report.effects import MAIN, Arm, Comparison
 from repro.report.mixed import mixed_code
 from repro.report.tables import interval, markdown, processor, published_effect, stem
 
@@ -28,15 +27,15 @@ The most surprising: what did not come out as the ablation's file expected, larg
 """
 
 
-def updated(readme: Path, runs: Iterable[Record]) -> str | None:
+def updated(readme: Path, parts: Iterable[Comparison]) -> str | None:
     """The text that README.md should have; None where there is no such file or it has no place for results."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         return None
-    parts = [part for part in comparisons(runs) if is_shown(part)]
-    sections = "\n".join([*map(_section, parts), *_surprises(parts)])
+    shown = [part for part in parts if is_shown(part)]
+    sections = "\n".join([*map(_section, shown), *_surprises(shown)])
     return f"{before}{BEGIN}\n{sections}\n{END}{after}"
 
 

@@ -10,7 +10,7 @@ from repro.config import Net
 from repro.describe import DEFAULT_CLASSES, layer_table, total
 from repro.experiments import BASELINE, compose, named_keys
 from repro.naming import GIVEN, PRECISION, changed, changes, plain_settings
-from repro.record import CENTRE, Record
+from repro.record import CENTRE
 from repro.report import quiet
 from repro.report.copies import remark
 from repro.report.effects import (
@@ -18,7 +18,6 @@ from repro.report.effects import (
     Arm,
     Comparison,
     Effect,
-    comparisons,
     notes,
     pair_notes,
     plain_text,
@@ -44,14 +43,14 @@ _Key = tuple[str, str]
 """Recipe and ablation of an arm."""
 
 
-def render(suite: Suite, runs: Iterable[Record]) -> str:
+def render(suite: Suite, parts: Iterable[Comparison]) -> str:
     """The page of a suite, as Markdown, with a section for each group of runs that compare; of a list, its commands."""
     if suite.parts:
         commands = "\n".join(f"    python -m repro.run {part}" for part in suite.parts)
         return (
             f"# Suite `{suite.name}`\n\n{suite.question}\n\nIts runs are those of, most wanted first:\n\n{commands}\n"
         )
-    sections = [_section(suite, parts) for parts in _groups(suite, comparisons(runs))]
+    sections = [_section(suite, group) for group in _groups(suite, parts)]
     net = "the setup's net" if _own_net(suite.setup) else f"the full net with {DEFAULT_CLASSES:,} classes"
     words = _WORDS.format(question=suite.question, name=suite.name, net=net, quiet=quiet.RULE)
     return "\n".join([f"# Suite `{suite.name}`: setup `{suite.setup}`\n", words, *(sections or ["No records yet.\n"])])

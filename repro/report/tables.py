@@ -20,7 +20,6 @@ from repro.report.effects import (
     TOPS,
     Arm,
     Comparison,
-    comparisons,
     plain_text,
 )
 from repro.report.mixed import mixed_code
@@ -73,15 +72,15 @@ def published() -> list[Published]:
         return [Published(**row) for row in csv.DictReader(file)]
 
 
-def render(runs: Iterable[Record], suites: Iterable[Suite] = ()) -> dict[str, str]:
+def render(parts: Iterable[Comparison], suites: Iterable[Suite] = ()) -> dict[str, str]:
     """File name -> content of all tables and of their index, which leads to the pages of suites too."""
     files = {}
     index = []
-    for name, group in groupby(comparisons(runs), key=stem):
-        parts = list(group)
-        files[f"{name}.md"] = _page(parts)
-        files[f"{name}.csv"] = _csv([_flat(part, arm) for part in parts for arm in part.arms])
-        index += [_index_row(part) for part in parts]
+    for name, group in groupby(parts, key=stem):
+        same = list(group)
+        files[f"{name}.md"] = _page(same)
+        files[f"{name}.csv"] = _csv([_flat(part, arm) for part in same for arm in part.arms])
+        index += [_index_row(part) for part in same]
     header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
     links = ["[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n"]
     links += [f"[Suite `{suite.name}`](suite-{suite.name}.md): {suite.question}\n" for suite in suites]

@@ -11,6 +11,7 @@ import pytest
 from repro.config import Config
 from repro.record import Record
 from repro.report import claims, copies
+from repro.report.effects import comparisons
 from repro.report.verdicts import HOLDS, IDS, IN_DIRECTION, NOT_DISTINGUISHABLE, NOT_RUN
 from tests.report.arms import arm, filed, of_net
 
@@ -47,13 +48,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 @pytest.fixture(scope="module")
 def files(runs: list[Record]) -> dict[str, str]:
     """The board of those."""
-    return claims.render(runs)
+    return claims.render(comparisons(runs))
 
 
 @pytest.fixture(scope="module")
 def empty() -> dict[str, str]:
     """The board without records."""
-    return claims.render([])
+    return claims.render(comparisons([]))
 
 
 def test_without_records_each_claim_has_one_line(empty: dict[str, str]) -> None:
@@ -81,7 +82,7 @@ def test_an_ablation_of_several_that_has_no_runs_is_told(tmp_path: Path) -> None
     layers = Config().model.layers
     changed = {"model.layers": [layers, [name for name in layers if name != "conv4"]]}
     runs = filed(tmp_path, *arm("baseline", [25.0]), *arm("no_conv4", [26.0], difference=changed))
-    found, missing = of_claim(claims.render(runs), "C5")
+    found, missing = of_claim(claims.render(comparisons(runs)), "C5")
     assert "`no_conv4`, top-1: +1.00 points, n=1" in found[0]
     assert missing[:2] == ["needs runs of `no_conv3`, `no_conv5` beside a baseline", NOT_RUN]
 
@@ -89,11 +90,11 @@ def test_an_ablation_of_several_that_has_no_runs_is_told(tmp_path: Path) -> None
 def test_other_recipes_and_made_images_answer_nothing(runs: list[Record], empty: dict[str, str]) -> None:
     other = [replace(run, recipe="torchvision") for run in runs]
     made = [replace(run, data=replace(run.data, source="embedded")) for run in runs]
-    assert claims.render([*other, *made]) == empty
+    assert claims.render(comparisons([*other, *made])) == empty
 
 
 def test_another_network_does_not_answer_a_claim_about_this_one(tmp_path: Path) -> None:
-    files = claims.render(of_net("cifar_local", *pairs(tmp_path)))
+    files = claims.render(comparisons(of_net("cifar_local", *pairs(tmp_path))))
     assert [row[1] for row in of_claim(files, "C8")] == [NOT_RUN]
     assert "`no_lrn`, top-1: +1.40" in of_claim(files, "C9")[0][0]
 
@@ -101,13 +102,13 @@ def test_another_network_does_not_answer_a_claim_about_this_one(tmp_path: Path) 
 def test_recipes_and_devices_have_lines_of_their_own(runs: list[Record], tmp_path: Path) -> None:
     gpu = pairs(tmp_path, device="H100", device_type="cuda")
     source = [replace(run, recipe="source") for run in runs]
-    places = {row[0].partition(":")[0] for row in of_claim(claims.render([*runs, *gpu, *source]), "C8")}
+    places = {row[0].partition(":")[0] for row in of_claim(claims.render(comparisons([*runs, *gpu, *source])), "C8")}
     start = "`imagenette_small`, "
     assert places == {f"{start}`paper`, cpu", f"{start}`paper`, cuda", f"{start}`source`, cpu"}
 
 
 def test_groups_of_one_setup_recipe_and_kind_of_device_are_told_apart(runs: list[Record], tmp_path: Path) -> None:
-    board = claims.render([*runs, *pairs(tmp_path, device="Opteron")])
+    board = claims.render(comparisons([*runs, *pairs(tmp_path, device="Opteron")]))
     places = [row[0].partition(": ")[0] for row in of_claim(board, "C8")]
     assert len(set(places)) == 2
     assert sum("Opteron, settings `" in place for place in places) == 2
@@ -117,7 +118,7 @@ def test_images_that_are_not_the_original_ones_bear_a_star(
     runs: list[Record], empty: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copies, "_REMARKS", {runs[0].data.content_hash: "a small copy"})
-    page = claims.render(runs)["claims.md"]
+    page = claims.render(comparisons(runs))["claims.md"]
     assert "`imagenette_small`*, `paper`, cpu: " in page
     assert page.endswith("A star marks images that are not the original ones: a small copy.\n")
     assert "A star" not in empty["claims.md"]
@@ -152,4 +153,4 @@ def test_csv_has_a_row_a_line(files: dict[str, str]) -> None:
 
 
 def test_the_order_of_the_records_changes_nothing(runs: list[Record], files: dict[str, str]) -> None:
-    assert claims.render(runs[::-1]) == files
+    assert claims.render(comparisons(runs[::-1])) == files

@@ -11,12 +11,13 @@ from repro.config import Config
 from repro.experiments import ablations, choices
 from repro.naming import changes, settings
 from repro.report import copies, ledger
+from repro.report.effects import comparisons
 from repro.report.ledger import HEADER, NOT_MEASURED, Row, read, recipe_differences
 from tests.synthetic import file_record, make_record, stuck
 
 
 def cells(title: str, results: Path) -> dict[str, str]:
-    rows = (dict(zip(HEADER, row, strict=True)) for row in ledger.rows(record.find(results)))
+    rows = (dict(zip(HEADER, row, strict=True)) for row in ledger.rows(comparisons(record.find(results))))
     return next(row for row in rows if row["what"] == title)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from repro import compare, record
+from repro.report.effects import comparisons
 from repro.report.readme import BEGIN, END, updated
 from tests.synthetic import adopt, file_record, make_record, stuck
 
@@ -22,7 +23,7 @@ def fill(folder: Path) -> Path:
 
 def test_only_what_lies_between_the_marks_changes(tmp_path: Path) -> None:
     results = fill(tmp_path)
-    text = updated(tmp_path / "README.md", record.find(results))
+    text = updated(tmp_path / "README.md", comparisons(record.find(results)))
     assert text is not None
     assert text.startswith(f"# Title\n\n{BEGIN}")
     assert text.endswith(f"{END}\nthe rest\n")
@@ -30,7 +31,7 @@ def test_only_what_lies_between_the_marks_changes(tmp_path: Path) -> None:
 
 
 def test_a_row_has_error_difference_n_and_verdict(tmp_path: Path) -> None:
-    text = updated(tmp_path / "README.md", record.find(fill(tmp_path))) or ""
+    text = updated(tmp_path / "README.md", comparisons(record.find(fill(tmp_path)))) or ""
     (row,) = [line for line in text.splitlines() if line.startswith("| `no_lrn`")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1].startswith("28.10 [")
@@ -41,13 +42,13 @@ def test_a_row_has_error_difference_n_and_verdict(tmp_path: Path) -> None:
 def test_images_made_by_the_package_are_no_real_results(tmp_path: Path) -> None:
     runs = record.find(fill(tmp_path))
     embedded = [replace(run, data=replace(run.data, source="embedded")) for run in runs]
-    assert "validation images" in (updated(tmp_path / "README.md", runs) or "")
-    assert "validation images" not in (updated(tmp_path / "README.md", embedded) or "")
+    assert "validation images" in (updated(tmp_path / "README.md", comparisons(runs)) or "")
+    assert "validation images" not in (updated(tmp_path / "README.md", comparisons(embedded)) or "")
 
 
 def test_a_baseline_alone_is_no_comparison(tmp_path: Path) -> None:
     runs = [run for run in record.find(fill(tmp_path)) if run.ablation == "baseline"]
-    assert "validation images" not in (updated(tmp_path / "README.md", runs) or "")
+    assert "validation images" not in (updated(tmp_path / "README.md", comparisons(runs)) or "")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_what_was_not_expected_is_shown(
     for seed, error in enumerate(errors):
         file_record(tmp_path, make_record(seed=seed, error=25.0 + seed))
         file_record(tmp_path, make_record(ablation, seed, error, **({"difference": change} if change else {})))
-    text = updated(tmp_path / "README.md", record.find(tmp_path)) or ""
+    text = updated(tmp_path / "README.md", comparisons(record.find(tmp_path))) or ""
     assert (f"| `{ablation}` | imagenette_small, paper, cpu |" in text) == surprising
     assert ("most surprising" in text) == surprising
 
@@ -84,7 +85,7 @@ def test_sections_and_rows_of_few_seeds_are_left_out(tmp_path: Path) -> None:
     file_record(results, make_record("sigmoid", 0, 60.0))
     file_record(results, make_record("no_dropout", 0, 27.0, setup="imagenette"))
     file_record(results, make_record("baseline", 0, 25.0, setup="imagenette"))
-    text = updated(tmp_path / "README.md", record.find(results)) or ""
+    text = updated(tmp_path / "README.md", comparisons(record.find(results))) or ""
     assert "| `no_lrn`" in text
     assert "sigmoid" not in text
     assert "1 more, of fewer than 3 seeds, is in the table there." in text
@@ -94,16 +95,16 @@ def test_sections_and_rows_of_few_seeds_are_left_out(tmp_path: Path) -> None:
 def test_own_images_and_keys_set_by_hand_are_not_the_projects_results(tmp_path: Path) -> None:
     runs = record.find(fill(tmp_path))
     own = [replace(run, data=replace(run.data, source="imagefolder")) for run in runs]
-    assert "validation images" not in (updated(tmp_path / "README.md", own) or "")
+    assert "validation images" not in (updated(tmp_path / "README.md", comparisons(own)) or "")
     short = [replace(run, difference={**run.difference, "train.epochs": [24, 1]}) for run in runs]
-    assert "validation images" not in (updated(tmp_path / "README.md", short) or "")
+    assert "validation images" not in (updated(tmp_path / "README.md", comparisons(short)) or "")
 
 
 def test_an_arm_that_did_not_learn_is_no_surprise_and_has_no_points(tmp_path: Path) -> None:
     results = fill(tmp_path)
     for run in stuck("sigmoid", 3):
         file_record(results, run)
-    text = updated(tmp_path / "README.md", record.find(results)) or ""
+    text = updated(tmp_path / "README.md", comparisons(record.find(results))) or ""
     (row,) = [line for line in text.splitlines() if line.startswith("| `sigmoid`")]
     assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["", "", "0", "did not learn (3 of 3)"]
     assert "most surprising" not in text

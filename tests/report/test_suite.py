@@ -5,6 +5,7 @@ import pytest
 
 from repro import record
 from repro.report import copies, suite
+from repro.report.effects import comparisons
 from repro.suites import Suite
 from tests.synthetic import file_record, make_record, stuck
 
@@ -14,7 +15,7 @@ ERRORS = (25.0, 26.0, 24.0)
 
 
 def page(folder: Path, asked: Suite) -> str:
-    return suite.render(asked, record.find(folder))
+    return suite.render(asked, comparisons(record.find(folder)))
 
 
 def row(text: str, arm: str) -> dict[str, str]:

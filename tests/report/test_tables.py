@@ -9,6 +9,7 @@ import pytest
 from repro import record, stats
 from repro.experiments import choices
 from repro.report import effects, tables
+from repro.report.effects import comparisons
 from tests.synthetic import CHANGES, file_record, make_record, stuck
 
 STEM = "imagenette_small-paper-cpu"
@@ -20,7 +21,7 @@ def render(folder: Path, *runs: record.Record) -> dict[str, str]:
     """The files of these records, as if their folder were the project's own."""
     for run in runs:
         file_record(folder, run)
-    files = tables.render(record.find(folder))
+    files = tables.render(comparisons(record.find(folder)))
     return {name: text.replace(f" results_dir={folder}", "") for name, text in files.items()}
 
 
@@ -318,11 +319,11 @@ def test_where_the_numerics_differ_the_older_of_two_runs_is_to_be_made_again(tmp
 def test_commands_name_the_results_folder_and_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for run in arm("no_lrn", {0: 26.0}, device="H100", device_type="cuda"):
         file_record(tmp_path / "my runs", run)
-    page = tables.render(record.find(tmp_path / "my runs"))["imagenette_small-paper-cuda.md"]
+    page = tables.render(comparisons(record.find(tmp_path / "my runs")))["imagenette_small-paper-cuda.md"]
     command = "recipe=paper ablation=baseline seed=0 train.device=cuda"
     assert f"{command} 'results_dir={tmp_path / 'my runs'}'\n" in page
     monkeypatch.chdir(tmp_path)
-    page = tables.render(record.find("my runs"))["imagenette_small-paper-cuda.md"]
+    page = tables.render(comparisons(record.find("my runs")))["imagenette_small-paper-cuda.md"]
     assert f"{command} 'results_dir=my runs'\n" in page
 
 
