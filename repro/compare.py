@@ -16,7 +16,7 @@ from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
 from repro.experiments import at_home
 from repro.files import replace_file
-from repro.report import claims, findings, index, readme, speed, suite, tables
+from repro.report import claims, findings, index, readme, speed, suite, surprises, tables
 from repro.report.effects import Comparison, comparisons
 
 
@@ -70,13 +70,16 @@ def _shown(path: Path) -> str:
 def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison]) -> dict[Path, bytes]:
     """Every file that the comparisons give; the project's own pages tell of its own results alone."""
     asked = [one for one in suites.usable() if any(part.setup == one.setup for part in parts)]
-    names = tables.render(parts, asked) | claims.render(parts)
+    names = speed.render(results_dir)
+    names |= tables.render(parts, asked, [f"[Speed]({name}) beside plain PyTorch.\n" for name in names])
+    names["README.md"] += surprises.section(parts)
+    names |= claims.render(parts)
     names |= {f"suite-{one.name}.md": suite.render(one, parts) for one in asked}
     texts = {folder / name: text for name, text in names.items()}
     if results_dir.resolve() == index.RESULTS.resolve():
         project = index.RESULTS.parent / "README.md"
         if (text := readme.updated(project, parts)) is not None:
-            texts[project] = speed.updated(text, results_dir)
+            texts[project] = text
         texts[index.README] = index.render(parts)
     return {path: text.encode() for path, text in texts.items()}
 

@@ -1,14 +1,20 @@
 """What the README tells a newcomer to type exists."""
 
+import io
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from repro import compare, experiments, naming, suites
+from repro import record as records
 from repro.experiments import ablations, choices, compose
+from repro.report import end
+from repro.train import checkpoint
+from tests.synthetic import file_record, make_record
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -31,9 +37,25 @@ def test_every_command_composes(words: list[str]) -> None:
 
 def test_the_first_commands_are_the_promised_ones() -> None:
     assert BLOCKS[0][1].splitlines() == [
-        "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m repro.run ablation=no_lrn",
-        ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest",
+        "python -m venv .venv && . .venv/bin/activate && pip install -e .",
+        "python -m repro.run ablation=no_lrn",
     ]
+
+
+def test_the_first_run_ends_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In form: the figures are those of the machine that made them."""
+    monkeypatch.chdir(tmp_path)
+    folder = file_record(Path("results"), make_record("no_lrn", 0, 24.42, setup="embedded"))
+    weights = records.raw_folder("results", "embedded", "paper", "no_lrn", "seed0") / checkpoint.WEIGHTS
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    shown = end.of_run(records.read(folder), "results")
+    console = Console(width=80, file=io.StringIO())
+    console.print(shown.table)
+    table: str = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [shown.title, *table.splitlines(), *shown.lines]
+    form = [re.sub(r"\d+\.\d+ +", "0.00 ", line) for line in lines]
+    assert form == [re.sub(r"\d+\.\d+ +", "0.00 ", line) for line in BLOCKS[1][1].splitlines()]
 
 
 def test_every_setup_is_in_the_table() -> None:

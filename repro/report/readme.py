@@ -1,30 +1,24 @@
-"""The results that README.md shows: written between two marker lines, from records alone."""
+"""What README.md shows of the results: the headline, written between two marker lines from records alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from repro import stats
 from repro.config import Source
-from repro.experiments import BASELINE, ablations
-from repro.report import quiet
+from repro.experiments import BASELINE
 from repro.report.copies import remark
 from repro.report.effects import MAIN, Arm, Comparison
-from repro.report.mixed import mixed_code
 from repro.report.tables import interval, markdown, processor, published_effect, stem
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
-HEADER = ("ablation", "top-1 error, %", "difference, points", "n", "verdict", "published, top-1 / top-5")
-SURPRISE_HEADER = ("ablation", "setup, recipe, device", "expected", "difference, points", "verdict")
-SURPRISES = 5
+HEADER = ("one change", "top-1 error, %", "difference, points", "n", "verdict", "the paper and its authors, top-1 / top-5")
+ROWS = 5
+"""Changes in the headline."""
 FEWEST = 3
 """Seeds; with fewer, an interval says next to nothing."""
 OTHER_IMAGES = (Source.embedded.value, Source.imagefolder.value)
 """Images that the package makes itself, and a user's own."""
-
-_SURPRISES = """\
-The most surprising: what did not come out as the ablation's file expected, largest effect first.
-"""
 
 
 def updated(readme: Path, parts: Iterable[Comparison]) -> str | None:
@@ -34,9 +28,9 @@ def updated(readme: Path, parts: Iterable[Comparison]) -> str | None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         return None
-    shown = [part for part in parts if is_shown(part)]
-    sections = "\n".join([*map(_section, shown), *_surprises(shown)])
-    return f"{before}{BEGIN}\n{sections}\n{END}{after}"
+    shown = sorted(filter(is_shown, parts), key=_weight, reverse=True)
+    lines = [_headline(shown[0]), *_others(shown[1:])] if shown else ["Nothing has been measured yet.\n"]
+    return f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}"
 
 
 def is_shown(part: Comparison) -> bool:
@@ -55,21 +49,30 @@ def has_enough(arm: Arm) -> bool:
     return len(arm.complete) >= FEWEST
 
 
-def _section(part: Comparison) -> str:
-    minutes = quiet.minutes(run for arm in part.arms for run in arm.complete.values())
-    cost = "" if minutes is None else f", {minutes:.1f} minutes of training a run"
+def _weight(part: Comparison) -> tuple[int, int]:
+    """The comparison of the most seeds, and then of the most arms, is the headline."""
+    (baseline,) = (arm for arm in part.arms if arm.name == BASELINE)
+    return len(baseline.learned), sum(map(has_enough, part.arms))
+
+
+def _headline(part: Comparison) -> str:
+    """The baseline and a few changes: those whose effect the authors published, then the largest."""
+    measured = [arm for arm in part.arms if arm.name in part.effects and arm.learned and has_enough(arm)]
+    order = sorted(measured, key=lambda arm: (not published_effect(arm), -_points(part, arm)))
+    rows = sorted(order[:ROWS], key=lambda arm: -_points(part, arm))
+    (baseline,) = (arm for arm in part.arms if arm.name == BASELINE)
     words = remark(part.data.content_hash)
-    link = f"results/tables/{stem(part)}.md"
     title = (
-        f"[`setup={part.setup} recipe={part.recipe}`]({link}): {part.data.val_images} validation images of"
-        f" {part.data.source}{f' ({words})' if words else ''}, ten crops, {processor(part)},"
-        f" {part.precision}{cost}.\n"
+        f"`setup={part.setup} recipe={part.recipe}`, ten crops of {part.data.val_images} validation images of"
+        f" {part.data.source}{f' ({words})' if words else ''}, {processor(part)}, {part.precision}:\n\n"
     )
-    shown = list(filter(has_enough, part.arms))
-    lines = [title, *mixed_code(part, shown), markdown(HEADER, [_row(part, arm) for arm in shown])]
-    if left := len(part.arms) - len(shown):
-        lines.append(f"{left} more, of fewer than {FEWEST} seeds, {'is' if left == 1 else 'are'} in the table there.\n")
-    return "\n".join(lines)
+    count = len(part.arms) - 1
+    link = f"\n[All {count} changes](results/tables/{stem(part)}.md), with top-5, centre crop, tests and cost.\n"
+    return title + markdown(HEADER, [_row(part, arm) for arm in (baseline, *rows)]) + link
+
+
+def _points(part: Comparison, arm: Arm) -> float:
+    return part.effects[arm.name].differences[MAIN].mean or 0.0
 
 
 def _row(part: Comparison, arm: Arm) -> list[str]:
@@ -82,16 +85,7 @@ def _row(part: Comparison, arm: Arm) -> list[str]:
     return [*cells, published_effect(arm)]
 
 
-def _surprises(parts: Sequence[Comparison]) -> list[str]:
-    """A table of the arms that contradict what their file expects; nothing where there is none."""
-    found = []
-    for part in parts:
-        for name, effect in part.effects.items():
-            difference = effect.differences[MAIN]
-            expected = ablations()[name].expects if name in ablations() else ""
-            if expected and effect.outcome not in (None, expected) and has_enough(effect.arm):
-                where = f"{part.setup}, {part.recipe}, {part.device_type}"
-                cells = [f"`{name}`", where, expected, interval(difference, "+"), effect.verdict]
-                found.append((-abs(difference.mean or 0.0), cells))
-    rows = [cells for _, cells in sorted(found)[:SURPRISES]]
-    return [_SURPRISES, markdown(SURPRISE_HEADER, rows)] if rows else []
+def _others(parts: Iterable[Comparison]) -> list[str]:
+    """A line that leads to each of the other tables."""
+    links = [f"[{part.setup}, {part.recipe}, {part.device}](results/tables/{stem(part)}.md)" for part in parts]
+    return [f"\nOther tables of three seeds or more: {'; '.join(links)}.\n"] if links else []

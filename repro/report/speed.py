@@ -1,4 +1,4 @@
-"""The speed that README.md shows: written between two marker lines, from `results/benchmarks` alone."""
+"""The page of speed, from `results/benchmarks` alone."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,23 +9,33 @@ from repro.speed.benchfile import Part
 from repro.speed.targets import CPU, CUDA, Row, not_measured, targets
 from repro.speed.wording import SUMMARY_HEADER, THROUGHPUT_HEADER, summary, throughput_cells
 
-BEGIN = "<!-- speed: written by `python -m repro.compare` -->\n"
-END = "<!-- end of speed -->\n"
+PAGE = "speed.md"
+_WORDS = """\
+# Speed
+
+Written by `python -m repro.compare` from `../benchmarks`; do not edit.
+
+Measured by `python -m repro.bench`, each part in one run: medians of the ratio within a round, in brackets the middle
+half of the rounds. On a CPU the candidates take turns; on a GPU they follow one another, each with its whole memory,
+and the row "step at the end over the beginning" tells how far the device drifted meanwhile.
+
+LRN, with the gradient of the ReLU in front, has kernels of its own: C++ compiled for the processor at first use (needs
+`g++` or `clang++`), Triton on a GPU (needs a C compiler); without them PyTorch's operations give the same result. conv1
+takes blocks of 4x4 pixels for 48 maps in bf16, and on a GPU in tf32 too. On a GPU max-pooling has kernels of its own,
+crop, mirror image, mean and noise are one, and each column has its own convolution. `train.compile=false` does without
+all of this. On a GPU the whole step, update included, is one CUDA graph where a batch is not worked on in parts
+(`train.cuda_graph=false` starts its kernels one by one), and a small data set stays in its memory.
+
+`python -m repro.profile` tells where the time of a step goes, and with two ablations what an ingredient costs; they
+take turns, but on a busy machine look at the ingredient's own rows, for what the others differ by is the machine's.
+"""
 
 
-def updated(text: str, results_dir: Path) -> str:
-    """The text of README.md with the committed figures in it; as it is where it has no place for them.
-
-    Raises UserError where a file of figures is damaged.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        return text
+def render(results_dir: Path) -> dict[str, str]:
+    """The page by its name; nothing where nothing was measured. Raises UserError where a file of figures is damaged."""
     files = [benchfile.read(path) for path in sorted((results_dir / "benchmarks").glob("*.json"))]
     sections = [section for kind in (CPU, CUDA) for section in _sections(kind, files)]
-    body = "\n".join(sections)
-    return f"{before}{BEGIN}\n{body}\n{END}{after}"
+    return {PAGE: "\n".join([_WORDS, *sections])} if files else {}
 
 
 def _sections(kind: str, files: Iterable[dict[str, Part]]) -> list[str]:

@@ -72,8 +72,8 @@ def published() -> list[Published]:
         return [Published(**row) for row in csv.DictReader(file)]
 
 
-def render(parts: Iterable[Comparison], suites: Iterable[Suite] = ()) -> dict[str, str]:
-    """File name -> content of all tables and of their index, which leads to the pages of suites too."""
+def render(parts: Iterable[Comparison], suites: Iterable[Suite] = (), more: Sequence[str] = ()) -> dict[str, str]:
+    """File name -> content of all tables and of their index, which leads to the suites' pages too and says `more`."""
     files = {}
     index = []
     for name, group in groupby(parts, key=stem):
@@ -82,7 +82,7 @@ def render(parts: Iterable[Comparison], suites: Iterable[Suite] = ()) -> dict[st
         files[f"{name}.csv"] = _csv([_flat(part, arm) for part in same for arm in part.arms])
         index += [_index_row(part) for part in same]
     header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
-    links = ["[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n"]
+    links = ["[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n", *more]
     links += [f"[Suite `{suite.name}`](suite-{suite.name}.md): {suite.question}\n" for suite in suites]
     return {**files, "README.md": "\n".join(["# Tables\n", WRITTEN_BY, *links, markdown(header, index)])}
 

@@ -1,0 +1,27 @@
+"""What did not come out as the file of the ablation expected."""
+
+from collections.abc import Iterable
+
+from repro.experiments import ablations
+from repro.report.effects import MAIN, Comparison
+from repro.report.readme import has_enough, is_shown
+from repro.report.tables import interval, markdown
+
+HEADER = ("ablation", "setup, recipe, device", "expected", "difference, points", "verdict")
+MOST = 5
+
+
+def section(parts: Iterable[Comparison]) -> str:
+    """A table of the arms that contradict what their file expects, largest effect first; empty where there is none."""
+    found = []
+    for part in filter(is_shown, parts):
+        for name, effect in part.effects.items():
+            difference = effect.differences[MAIN]
+            expected = ablations()[name].expects if name in ablations() else ""
+            if expected and effect.outcome not in (None, expected) and has_enough(effect.arm):
+                where = f"{part.setup}, {part.recipe}, {part.device_type}"
+                cells = [f"`{name}`", where, expected, interval(difference, "+"), effect.verdict]
+                found.append((-abs(difference.mean or 0.0), cells))
+    rows = [cells for _, cells in sorted(found)[:MOST]]
+    title = "The most surprising: what did not come out as the ablation's file expected, largest effect first."
+    return f"\n{title}\n\n{markdown(HEADER, rows)}" if rows else ""
