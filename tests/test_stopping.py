@@ -107,4 +107,5 @@ sys.argv[1:] = ["setup=embedded", "suite=cifar_lrn"] if {name!r} == "repro.campa
 runpy.run_module({name!r}, run_name="__main__", alter_sys=True)
 """
     done = ended(code)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert "trains" not in done.stdout  # the first words may be there

@@ -12,7 +12,14 @@ from repro.report.tables import interval, markdown, processor, published_effect,
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
-HEADER = ("one change", "top-1 error, %", "difference, points", "n", "verdict", "the paper and its authors, top-1 / top-5")
+HEADER = (
+    "one change",
+    "top-1 error, %",
+    "difference, points",
+    "n",
+    "verdict",
+    "the paper and its authors, top-1 / top-5",
+)
 ROWS = 5
 """Changes in the headline."""
 FEWEST = 3

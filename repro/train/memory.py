@@ -57,7 +57,7 @@ def peak_mib(device: torch.device) -> float:
 def size_of(device: torch.device) -> int:
     """Bytes of memory in all: the GPU's, or the machine's; less where a container or a batch system allows less."""
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        return torch.cuda.mem_get_info(device)[1]
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([machine, *(int(limit) for limit in limits("memory.max") if limit != "max")])
 
