@@ -222,6 +222,9 @@ def _check_options(words: Sequence[str], multirun: bool) -> None:
             raise UserError(f"{option} is for one configuration: leave -m and suite= out")
         if option in ("--resolve", "--package", "-p") and not {"--cfg", "-c"} & set(given):
             raise UserError(f"{option} goes with --cfg job")
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        if word in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
+            raise UserError(f"{word} takes what to show: write {word} job")
 
 
 def _check_words(words: Sequence[str], multirun: bool, sweeps: bool) -> None:
