@@ -21,7 +21,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from rich.progress import track
 from repro import record as records
 from repro import runner, stopping, suites, sweep
 from repro.branching import epochs_shared, plant
-from repro.command import exit_code, own_words
+from repro.command import exit_code, own_words, warn
 from repro.config import Config, DataConfig
 from repro.errors import Taken, Unusable, UserError
 from repro.experiments import compose
@@ -63,6 +63,7 @@ class OutOfTime(Exception):
 
 
 Branches = Mapping[Path, Sequence[Run]]
+Warn = Callable[[str], object]
 
 
 class Watch(Screen):
@@ -80,7 +81,7 @@ class Watch(Screen):
         self.training = None
         super().__exit__(*error)
 
-    def skipped(self, record: records.Record, weights: bool = True) -> None:
+    def skipped(self, record: records.Record, note: str = "") -> None:
         """Silent: a suite says once how many are done."""
         self.skipped_one = True
 
@@ -113,11 +114,11 @@ def start(words: Sequence[str], started: float) -> int:
     """
     own, rest = own_words(words, suites.OWN_WORDS)
     clock, at_once = Clock(started + 60 * _positive("minutes", own)), _at_once(own)
-    if from_environment().count > 1 and {"minutes", "at_once"} & {word.partition("=")[0] for word in words}:
+    if from_environment().count > 1 and suites.OWN_WORDS.keys() & {word.partition("=")[0] for word in words}:
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
     first = from_environment().first
     wanted, refused, branches = requests(rest)
-    for reason in refused:
+    for reason in refused if first else ():
         print(f"error: {reason}", file=sys.stderr)
     if (math.isfinite(clock.deadline) or at_once > 1) and any(run.config.force for run in wanted):
         raise UserError("force=true with minutes= or at_once= makes runs over and over: choose another results_dir")
@@ -160,7 +161,7 @@ class Requests(NamedTuple):
     """By the folder of a run, those that may go on from its checkpoints."""
 
 
-def requests(words: Sequence[str]) -> Requests:
+def requests(words: Sequence[str], warn: Warn = warn) -> Requests:
     """Composes every run. UserError where the words name no suite, and for a value that cannot be, before any run."""
     wanted: list[Run] = []
     refused: dict[str, None] = {}
@@ -172,9 +173,9 @@ def requests(words: Sequence[str]) -> Requests:
     ):
         _check(words_of_run)
         try:
-            wanted.append(_request(words_of_run))
+            wanted.append(_request(words_of_run, warn))
             if words_of_base is not None:
-                branches.setdefault(_request(words_of_base).folder, []).append(wanted[-1])
+                branches.setdefault(_request(words_of_base, warn).folder, []).append(wanted[-1])
         except UserError as error:
             refused[str(error)] = None
     return Requests(wanted, list(refused), branches)
@@ -188,10 +189,10 @@ def _check(words: tuple[str, ...]) -> None:
         compose(words)  # says what is wrong, if it is
 
 
-def _request(words: tuple[str, ...]) -> Run:
+def _request(words: tuple[str, ...], warn: Warn) -> Run:
     """A run; what seeds of one arm share is found once."""
     seed, others = _split(words)
-    arm = _arm(others)
+    arm = _arm(others, warn)
     if seed is None:
         return arm
     config = replace(arm.config, seed=int(seed))
@@ -210,8 +211,8 @@ def _composed(words: tuple[str, ...]) -> Config:
 
 
 @cache
-def _arm(words: tuple[str, ...]) -> Run:
-    return request(_composed(words), words, (RUN, *words), lambda text: print(f"warning: {text}", file=sys.stderr))
+def _arm(words: tuple[str, ...], warn: Warn) -> Run:
+    return request(_composed(words), words, (RUN, *words), warn)
 
 
 def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
@@ -270,11 +271,20 @@ def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
     return (timings.estimate(run) or 0.0) <= clock.left
 
 
+def _silent(_: str) -> None:
+    pass
+
+
+def _left(wanted: Sequence[Run]) -> tuple[list[Run], list[float]]:
+    """The runs that are not done, and how many seconds those of them take of which that was measured."""
+    left = [run for run in wanted if not _is_done(run)]
+    return left, [length for run in left if (length := timings_of(run).estimate(run)) is not None]
+
+
 def _outlook(wanted: Sequence[Run], at_once: int) -> str:
     """How many runs are done already, and how long the others take by what was measured; nothing where neither is."""
-    left = [run for run in wanted if not _is_done(run)]
+    left, known = _left(wanted)
     done = f"{len(wanted) - len(left)} of {len(wanted)} are done already" if len(left) < len(wanted) else ""
-    known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]
     some = "" if len(known) == len(left) else f" for {len(known)} of them"
     return "; ".join(filter(None, (done, f"{_wall(known, at_once)}{some}, as measured here" if known else "")))
 
@@ -287,11 +297,10 @@ def _wall(lengths: Sequence[float], at_once: int) -> str:
 
 def summary(name: str, wanted: Sequence[Run], seconds: float, at_once: int = 1) -> str:
     """How many runs are done, how long the others take by what was measured, and how to go on."""
-    left = [run for run in wanted if not _is_done(run)]
+    left, known = _left(wanted)
     told = f"{name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
     if not left:
         return told
-    known = [length for run in left if (length := timings_of(run).estimate(run)) is not None]
     work = f", {_wall(known, at_once)}" if known else ""
     unknown = f", {len(left) - len(known)} of them not measured yet" if len(known) < len(left) else ""
     longer = sum(length > seconds for length in known)
@@ -305,25 +314,38 @@ def _several(words: Sequence[str], clock: Clock, count: int) -> int:
     command = [sys.executable, "-m", "repro.campaign", str(clock.deadline), *words]
     own_id = os.environ.pop("WANDB_RUN_ID", None)  # is for one run, and the first process makes one at least
     environments = [os.environ | ({"WANDB_RUN_ID": own_id} if own_id and not number else {}) for number in range(count)]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        for environment in environments
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
+    readers: list[Thread] = []
     sys.stdout.flush()  # the readers write below it
-    readers = [Thread(target=_tell, args=(number, process.stdout)) for number, process in enumerate(processes, 1)]
-    for reader in readers:
-        reader.start()
+    codes = []
     with stopping.raised():
         try:
-            codes = [process.wait() for process in processes]
-        except KeyboardInterrupt as stop:  # each files what it has
-            code = stopping.code_of(stop)
-            for process in processes:
-                process.send_signal(code - 128)
-            codes = [process.wait() for process in processes] + [code]
+            for number, environment in enumerate(environments, 1):
+                with stopping.held():  # one that has started is in the list
+                    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+                    processes.append(child)
+                    readers.append(Thread(target=_tell, args=(number, child.stdout)))
+                    readers[-1].start()
+            codes = _ended(processes)
+        except KeyboardInterrupt as stop:
+            codes = [stopping.code_of(stop), *_stopped(processes, stopping.code_of(stop))]
     for reader in readers:
         reader.join()
     return max(code if code >= 0 else 128 - code for code in codes)
+
+
+def _ended(processes: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
+    return [process.wait() for process in processes]
+
+
+def _stopped(processes: Sequence["subprocess.Popen[bytes]"], code: int) -> list[int]:
+    """Hands a signal on, and waits until each has filed what it has; another one that comes meanwhile is handed on."""
+    for process in processes:
+        process.send_signal(code - 128)
+    try:
+        return _ended(processes)
+    except KeyboardInterrupt as stop:
+        return _stopped(processes, stopping.code_of(stop))
 
 
 def _tell(number: int, lines: IO[bytes]) -> None:
@@ -336,7 +358,7 @@ def _tell(number: int, lines: IO[bytes]) -> None:
 def main() -> None:
     """What each process of `at_once` does, given the deadline, on a clock that all processes share, and the words."""
     deadline, *words = sys.argv[1:]
-    wanted, _, branches = requests(words)
+    wanted, _, branches = requests(words, _silent)  # the process that started this one has said it
     sys.exit(stopping.end(work(wanted, branches, Clock(float(deadline)))))
 
 

@@ -3,14 +3,15 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from repro import stopping, streams
-from repro.errors import RunFailure, UserError
+from repro.errors import RunFailure, UserError, printable
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Runs a command: 0; 2 for the user's mistake, 1 for a failure, 141 where its reader went away.
+    """Runs a command: 0; 2 for the user's mistake, 1 for a failure, the disk's too, 141 where its reader went away.
 
     130 for Ctrl-C, and 128 + its number for another signal, see `repro.stopping`.
     """
@@ -28,10 +29,21 @@ def exit_code(command: Callable[[], None]) -> int:
         code = stopping.code_of(stop)
         return _end(code, stopping.words(code))
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit; that must not fail again (docs of SIGPIPE in `signal`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.filename is not None:
+            return _end(1, f"error: {printable(os.fsdecode(error.filename))}: {reason}")
+        _drop_output()
+        return _end(1, f"error: {reason}")
     return 0
+
+
+def _drop_output() -> None:
+    """The interpreter flushes stdout once more at exit; that must not fail again (docs of SIGPIPE in `signal`)."""
+    with suppress(AttributeError, OSError):  # where stdout is none, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_working_folder() -> None:

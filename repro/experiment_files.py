@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from repro.errors import UserError
 
@@ -36,7 +37,7 @@ def load(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise UserError(f"{where}: {f'line {mark.line + 1}: ' if mark else ''}{error.problem}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException) as error:  # the latter: `activation: ${`
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not tree:
         raise UserError(f"{where}: holds no keys: mend or remove it")
@@ -80,7 +81,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (list, tuple):
         return isinstance(value, list) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return value in kind.__members__
+        return isinstance(value, str) and value in kind.__members__
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind

@@ -435,7 +435,7 @@ def explain(error: BaseException) -> str:
     key = re.search(r"full_key: (\S+)", reason)
     if file and key and key[1] in GROUPS:
         return f"{start}its first line must be '# @package _global_'"
-    if key and reason.startswith("Key '"):
+    if key and (reason.startswith("Key '") or "is not a subclass of" in reason):  # the latter: a value for a group
         return start + _unknown_key(key[1])
     if key:
         override = re.search(r"Error merging override (.*)", str(error))
@@ -450,6 +450,9 @@ def _unknown_key(key: str) -> str:
     section, _, leaf = key.rpartition(".")
     while section and section not in sections:
         section = section.rpartition(".")[0]
+    if key in sections:
+        inside = [known for known in keys if known.startswith(f"{key}.")]
+        return f"{key} is a group of keys: set one of {', '.join(inside)}"
     inside = [known.removeprefix(f"{section}.") for known in keys if not section or known.startswith(f"{section}.")]
     same_leaf = [known for known in keys if known.endswith(f".{leaf}")]
     close = same_leaf if len(same_leaf) == 1 else difflib.get_close_matches(key, keys + sections, 1)

@@ -1,6 +1,7 @@
 """How long runs take on this device, by those made before and by a run's own steps, and how long there is."""
 
 import json
+import math
 import os
 import statistics
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from repro.runner import Run
 
 FILE = "suite_seconds.jsonl"  # in the results folder's raw/
+KEYS = {"device", "setup", "config_hash", "seconds", "epochs", "guess_of"}
+"""Of each line of the file."""
 LOOKS_SKIPPED = 2
 """Looks at a run's first steps that tell nothing about the others: kernels are compiled and chosen in them."""
 SECONDS_WATCHED = 5.0
@@ -84,7 +87,7 @@ class Timings:
         return statistics.median(paces) * run.config.train.epochs if paces else None
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        if self.path.exists():
+        with suppress(OSError):
             state = self.path.stat()
             yield from _lines(self.path, state.st_mtime_ns, state.st_size)
 
@@ -92,11 +95,22 @@ class Timings:
 @lru_cache(maxsize=1)
 def _lines(path: Path, changed: int, size: int) -> list[dict[str, Any]]:
     """Of a file in that state; a sweep asks once for each of its runs."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):  # a kill cut it off
-            lines.append(json.loads(line))
-    return lines
+    lines: list[dict[str, Any]] = []
+    with suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):  # a kill cut it off
+                lines.append(json.loads(line))
+    return [line for line in lines if _is_whole(line)]
+
+
+def _is_whole(line: object) -> bool:
+    """Whether a line of the file is as `Timings.add` writes it."""
+    if not isinstance(line, dict) or not line.keys() >= KEYS:
+        return False
+    numbers = line["seconds"], line["epochs"]
+    return isinstance(line["config_hash"], str) and all(
+        isinstance(number, int | float) and 0 < number < math.inf for number in numbers
+    )
 
 
 def timings_of(run: "Run") -> Timings:

@@ -11,7 +11,8 @@ if __name__ == "__main__":  # before the imports below, for they take long enoug
     from repro import stopping, streams
 
     stopping.listen()
-    streams.outlast()
+    if not {word.partition("=")[0] for word in sys.argv[1:]} & streams.ASKING:
+        streams.outlast()
 
 import os
 import shutil
@@ -73,11 +74,6 @@ def main() -> None:
         leave()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(experiments.explain(error)) from error
-    except OSError as error:
-        if _codes:  # a job's, not of the folder that Hydra makes for a sweep
-            raise
-        remedy = "choose another results_dir"
-        raise UserError(f"{error.filename}: cannot be written ({error.strerror}): {remedy}") from error
 
 
 def _help(words: Sequence[str]) -> str:
@@ -128,7 +124,13 @@ def _start_hydra(words: Sequence[str]) -> None:
     import hydra
 
     sys.argv[1:] = words
-    hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")(_job)()
+    try:
+        hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")(_job)()
+    except OSError as error:
+        if _codes or error.filename is None:  # not of the folder that Hydra makes for a sweep
+            raise
+        remedy = "choose another results_dir"
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror}): {remedy}") from error
 
 
 def _choices(group: str) -> str:

@@ -92,7 +92,8 @@ def run(wanted: Run, screen: Screen) -> Record | None:
     """Trains, evaluates and files one run; a finished one is returned as it is, unless `force`.
 
     Of the processes that share a run, as torchrun starts them, the first files and tells; the others return None.
-    Raises UserError or RunFailure, each with one line. On KeyboardInterrupt a record with status `stopped` is filed.
+    Raises UserError or RunFailure, each with one line. On KeyboardInterrupt, once training has begun, a record with
+    status `stopped` is filed.
     """
     config, ranks = wanted.config, from_environment()
     device = choose_device(config.train.device, ranks)
@@ -103,7 +104,7 @@ def run(wanted: Run, screen: Screen) -> Record | None:
         finished = ranks.decided(lambda: _begin(wanted, held))
         if finished is not None and not ranks.decided(lambda: _weights_are_in_checkpoint(wanted, finished)):
             if ranks.first:
-                screen.skipped(finished, _has_weights(wanted))
+                screen.skipped(finished, "" if _has_weights(wanted) else ", but without its weights")
             return finished if ranks.first else None
         if ranks.first:
             screen.plan(wanted)
@@ -151,7 +152,7 @@ def _restore(wanted: Run, training: Training, finished: Record, screen: Screen) 
     training.run()
     checkpoint.keep_weights(wanted.raw, training.network, _origin(wanted, training.data))
     checkpoint.delete(wanted.raw)
-    screen.skipped(finished)
+    screen.skipped(finished, ", and its weights are written now, from its last checkpoint")
     return finished
 
 

@@ -2,8 +2,15 @@
 
 import io
 import os
+import select
 import sys
 from typing import Any
+
+ASKING = frozenset(("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version"))
+"""Options of a command that answers, and makes no run: where its answer is lost, it has failed."""
+
+LONGEST_WAIT = 10.0
+"""Seconds that a run waits for the reader of a full pipe that is set not to wait by itself."""
 
 
 class _Outlasting(io.RawIOBase):
@@ -23,9 +30,17 @@ class _Outlasting(io.RawIOBase):
 
     def write(self, content: Any) -> int:
         try:
-            return os.write(self.handle, content)
+            return self._written(content)
         except OSError:
             return memoryview(content).nbytes
+
+    def _written(self, content: Any) -> int:
+        while True:
+            try:
+                return os.write(self.handle, content)
+            except BlockingIOError:  # full, and set so that nobody waits for its reader
+                if not select.select((), (self.handle,), (), LONGEST_WAIT)[1]:
+                    raise
 
 
 def outlast() -> None:

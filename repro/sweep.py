@@ -41,15 +41,20 @@ def name_of(words: Sequence[str]) -> str:
 def told(name: str, runs: Iterable[Words]) -> list[str]:
     """How many runs these words are, and a line for each key in which they differ."""
     runs = list(runs)
-    values: dict[str, dict[str, None]] = {}
-    for key, _, value in (word.partition("=") for words in runs for word in words):
-        values.setdefault(key, {})[value] = None
     lines = [f"{name}: {len(runs):,} run{'' if len(runs) == 1 else 's'}"]
-    for key, found in values.items():
+    for key, found in values(runs).items():
         if len(found) > 1:
             more = f", and {len(found) - NAMES_SHOWN:,} more" if len(found) > NAMES_SHOWN else ""
-            lines.append(f"  {key:<8} {', '.join(list(found)[:NAMES_SHOWN])}{more}")
+            lines.append(f"  {key:<8} {', '.join(found[:NAMES_SHOWN])}{more}")
     return lines
+
+
+def values(runs: Iterable[Words]) -> dict[str, list[str]]:
+    """The different values of each key in the words of these runs, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for key, _, value in (word.partition("=") for words in runs for word in words):
+        found.setdefault(key, {})[value] = None
+    return {key: list(different) for key, different in found.items()}
 
 
 def composed(words: Words) -> Config:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from repro import campaign, pace
+from repro import campaign, pace, stopping
 from repro import record as records
 from repro.campaign import requests, summary
 from repro.pace import FILE, Clock, Timings, timings_of
@@ -358,3 +358,40 @@ def test_processes_that_share_a_run_have_no_clock(
         monkeypatch.setenv(name, value)
     assert start("minutes=3") == 2
     assert "for one process" in capfd.readouterr().err
+
+
+def test_what_the_disk_refuses_one_run_holds_no_other_up(
+    start: Start, words: list[str], results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write, first = records.write, requests(words).wanted[0].folder
+
+    def refusing(folder: Path, *content: Any) -> None:
+        if folder == first:
+            raise PermissionError(13, "Permission denied", str(folder))
+        write(folder, *content)
+
+    monkeypatch.setattr(records, "write", refusing)
+    assert start("ablation=baseline") == 1
+    out, err = capfd.readouterr()
+    assert f"error: {first}: Permission denied\n" in err
+    assert "1 of 2 runs are done" in out
+
+
+def test_a_second_signal_is_handed_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    class Child:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.stdout = io.BytesIO()
+
+        def send_signal(self, number: int) -> None:
+            sent.append(number)
+
+        def wait(self) -> int:
+            if len(sent) < 3:
+                raise stopping.Stopped(signal.SIGTERM if sent else signal.SIGINT)
+            return 3
+
+    monkeypatch.setattr("subprocess.Popen", Child)
+    assert campaign._several([], Clock(math.inf), 2) == 128 + signal.SIGINT
+    assert sent == 2 * [signal.SIGINT] + 2 * [signal.SIGTERM]

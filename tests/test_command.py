@@ -65,3 +65,34 @@ def test_a_commands_own_words_are_told_from_those_of_the_configuration() -> None
 def test_an_own_word_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match="format= is given twice"):
         own_words(["format=json", "recipe=paper", "format=table"], {"format": "table"})
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (IsADirectoryError(21, "Is a directory", "results/a\nb"), "error: results/a\\nb: Is a directory\n"),
+        (OSError(28, "No space left on device"), "error: No space left on device\n"),
+        (TimeoutError("too late"), "error: too late\n"),
+    ],
+)
+def test_what_the_disk_refuses_is_a_failure_in_one_line(
+    error: OSError, line: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr("repro.command._drop_output", lambda: None)  # the stdout of this process is wanted
+    assert exit_code(command) == 1
+    assert capfd.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("repro.run", "--cfg", "job"), ("repro.run", "--help"), ("repro.describe", "format=json"), ("repro.registry",)],
+    ids=" ".join,
+)
+def test_an_answer_that_cannot_be_written_is_a_failure_in_one_line(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")

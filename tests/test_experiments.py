@@ -129,7 +129,7 @@ def test_conv1_leaves_no_remainder(setup: str, plain: dict[tuple[str, str], Conf
         ("train.epochs=1.5", "train.epochs=1.5: Value '1.5' of type 'float' could not be converted to Integer"),
         ("model.activation=gelu", "model.activation=gelu: Invalid value 'gelu', expected one of [relu, sigmoid,"),
         ("model.layers=conv1", "model.layers=conv1: Invalid value assigned"),
-        ("model.norm=none", "model.norm=none: Invalid type assigned"),
+        ("model.norm=none", "model.norm is a group of keys: set one of model.norm.kind, "),
         ("data.minival=null", "data.minival=null: field 'data.minival' is not Optional"),
         ("schedule.drops=[half]", "schedule.drops=[half]: Value 'half'"),
         ("seed=-1", "seed=-1: must be at least 0"),

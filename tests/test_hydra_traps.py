@@ -115,6 +115,9 @@ N_3 = "model:\n  norm:\n    n: 3\n"
     ("content", "message"),
     [
         (f"{ABOUT}\tkind: swap\n{N_3}", "line 4: found character '\\t'"),
+        (f"{ABOUT}model: {{activation: [relu]}}\n", "line 4: model.activation: ['relu'] is not one of relu,"),
+        (f"{ABOUT}model: {{activation: '${{'}}\n", ""),
+        (f"{ABOUT}model: {{norm: 3}}\n", "model.norm is a group of keys: set one of model.norm.kind"),
         (f"{ABOUT}{N_3}{N_3}", "line 7: found duplicate key model"),
         (f"# @package _global_\n{N_3}", "has no about"),
         (f"{ABOUT}  kind: ä\n".encode("latin-1"), "line 4: not UTF-8"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,25 @@ def test_streams_that_can_be_written_are_as_before() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
     assert done.stdout == "ba False ä\n".encode()
     assert done.stderr == b"\\udcff\n"
+
+
+@pytest.mark.parametrize(("wait", "read"), [(10, 3 * 10**6), (0.05, 1)])
+def test_a_full_pipe_that_does_not_wait_is_waited_for(wait: float, read: int) -> None:
+    """Its reader begins late; where it never does, what is too much is dropped in the end."""
+    code = f"""{OUTLAST}
+streams.LONGEST_WAIT = {wait}
+os.set_blocking(1, False)
+print("x" * {3 * 10**6})
+print("reached", file=sys.stderr)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if read == 1:
+            assert process.stderr.readline() == b"reached\n"
+        else:
+            time.sleep(0.3)
+            assert len(process.stdout.read().rstrip()) == read
+            assert process.stderr.readline() == b"reached\n"

@@ -50,7 +50,7 @@ class End(NamedTuple):
 def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> End:
     """Final errors of a run, the difference from the baseline's record of the same seed or how to make one, its files.
 
-    `words` are those of the run's command line. Raises UserError where the baseline's record is damaged.
+    `words` are those of the run's command line.
     """
     from rich.table import Table
 
@@ -74,10 +74,7 @@ def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> E
 
 
 def of_sweep(folders: Sequence[Path]) -> "Table":
-    """What came out of the runs of a sweep, whose folders these are, and the verdict on each ablation over its seeds.
-
-    Raises UserError where a record is damaged.
-    """
+    """What came out of the runs of a sweep, by their folders, and the verdict on each ablation over its seeds."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -90,8 +87,8 @@ def of_sweep(folders: Sequence[Path]) -> "Table":
     names, last = _short_names(arms), None
     for folder in sorted(folders, key=lambda folder: arms.index(folder.parent)):
         name, results_dir = names[folder.parent], folder.parents[4]
-        run = records.read(folder) if records.exists(folder) else None
-        cells = [folder.name.removeprefix("seed"), "not done", "", ""]
+        run, reason = _read(folder)
+        cells = [folder.name.removeprefix("seed"), reason, "", ""]
         if run is not None:
             baseline = _baseline_of(run, results_dir, ())[0] if own_keys(run) else None
             difference = _difference(run, baseline, MAIN) if baseline else None
@@ -101,6 +98,16 @@ def of_sweep(folders: Sequence[Path]) -> "Table":
         table.add_row(*map(Text, (name, *cells)))
         last = folder.parent
     return table
+
+
+def _read(folder: Path) -> tuple[Record | None, str]:
+    """The record there; or None and why. What is wrong with a damaged one is told where its run is asked for."""
+    if not records.exists(folder):
+        return None, "not done"
+    try:
+        return records.read(folder), ""
+    except UserError:
+        return None, "damaged"
 
 
 def _short_names(arms: Sequence[Path]) -> dict[Path, str]:
@@ -170,7 +177,10 @@ def _baseline_of(run: Record, results_dir: str | Path, words: Sequence[str]) -> 
     command = _command(run, BASELINE, given, results_dir, words)
     if not records.exists(folder):
         return None, f"for the difference, run the baseline: {command}"
-    other = records.read(folder)
+    try:
+        other = records.read(folder)
+    except UserError as error:
+        return None, f"the baseline's record is damaged: {error}"
     reason = _not_comparable(run, other)
     if reason == OTHER_CODE and run.finished < other.finished:
         again = _command(run, *arm_and_keys(run), results_dir, words)

@@ -1,11 +1,12 @@
 """`--help` of `repro.run`: what there is to choose, each with its question, and all about one ablation."""
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from repro import naming, suites
+from repro import naming, suites, sweep
 from repro.errors import UserError
-from repro.experiments import BASELINE, ablations, choices, chosen_ablations, compose, named_keys
+from repro.experiments import BASELINE, GROUPS, ablations, choices, chosen_ablations, compose, named_keys
 from repro.record import find
 from repro.report import index
 from repro.report.effects import MAIN, Comparison, comparisons, plain_text
@@ -20,14 +21,41 @@ MOST_LABEL = 24  # columns, of names; a longer one pushes its own line
 def text(words: Sequence[str], width: int | None) -> str | None:
     """What these words ask for, in lines of so many columns (None: each line whole); None where it is nothing special.
 
-    Raises UserError where an ablation is unknown.
+    Raises UserError where a topic, an ablation or a suite is unknown.
     """
+    for word in words:
+        if word not in TOPICS and "=" not in word:
+            raise UserError(f"no help on {word}: {_advice(word)}")
     topics = [word for word in words if word in TOPICS]
     if topics:
         return "\n\n".join(_laid_out(listed(topic).items(), width) for topic in topics)
+    if (suite := suites.chosen(words)) is not None:
+        return _laid_out(_runs_of(suite, words), width)
     if any(word.startswith("ablation=") for word in words):
         return _laid_out(explained(words), width)
+    named = [tuple(word.split("=", 1)) for word in words if word.startswith(("recipe=", "setup="))]
+    if named:
+        compose(words)  # says what is wrong with them
+        return _laid_out(((name, index.comment(group, name)) for group, name in named), width)
     return None
+
+
+def _advice(word: str) -> str:
+    """What to write in place of a word that is no topic."""
+    for group in (*GROUPS, "suite"):
+        if word in choices(group):
+            return f"write --help {group}={word}"
+    close = difflib.get_close_matches(word, TOPICS, 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{meant}there is --help {', '.join(TOPICS)}, and ablation=NAME, recipe=, setup= or suite="
+
+
+def _runs_of(suite: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What a suite asks, and in what its runs differ."""
+    yield suite, suites.read(suite).question
+    runs = suites.runs(words)
+    yield "runs", f"{len(runs):,}"
+    yield from ((key, ", ".join(values)) for key, values in sweep.values(runs).items())
 
 
 def _laid_out(lines: Iterable[tuple[str, str]], width: int | None) -> str:

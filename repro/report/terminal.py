@@ -160,10 +160,9 @@ class Screen:
             self.bars.remove_task(self.tasks.pop("training"))
         self.bars.numbers = "measuring the errors at the end"
 
-    def skipped(self, record: Record, weights: bool = True) -> None:
-        """A run that was there already; its weights may be gone."""
-        without = "" if weights else ", but without its weights"
-        self.say(f"{record.folder}: done already ({record.status}){without}; force=true runs it again", indent=4)
+    def skipped(self, record: Record, note: str = "") -> None:
+        """A run that was there already, and what to know about its weights."""
+        self.say(f"{record.folder}: done already ({record.status}){note}; force=true runs it again", indent=4)
 
     def stopped(self, done: int, saved: int) -> None:
         """Ctrl-C, after so many epochs, of which the checkpoint has so many."""

@@ -110,13 +110,16 @@ def settle(folder: Path, warn: Callable[[str], object]) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file's last bytes are the SHA-256 of all others."""
-    sum, left = hashlib.sha256(), path.stat().st_size - _DIGEST
-    with path.open("rb") as file:
-        while left > 0 and (piece := file.read(min(left, _PIECE))):
-            sum.update(piece)
-            left -= len(piece)
-        return left == 0 and file.read() == sum.digest()
+    """Whether a file's last bytes are the SHA-256 of all others. UserError where it cannot be read at all."""
+    try:
+        sum, left = hashlib.sha256(), path.stat().st_size - _DIGEST
+        with path.open("rb") as file:
+            while left > 0 and (piece := file.read(min(left, _PIECE))):
+                sum.update(piece)
+                left -= len(piece)
+            return left == 0 and file.read() == sum.digest()
+    except OSError as error:
+        raise UserError(f"{path}: the checkpoint cannot be read ({error.strerror}): {_REMEDY}") from error
 
 
 def _damaged(path: Path) -> UserError:

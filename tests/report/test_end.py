@@ -52,6 +52,26 @@ def test_a_damaged_neighbour_costs_the_verdict_alone(tmp_path: Path) -> None:
     assert "verdict: none: " in text
 
 
+def test_a_damaged_baseline_costs_the_difference_alone(tmp_path: Path) -> None:
+    (file_record(tmp_path, make_record("baseline", 0)) / "record.json").write_text("{")
+    text = shown(make_record("no_lrn", 0, 26.0), tmp_path)
+    assert "26.00" in text
+    assert "the baseline's record is damaged: " in text
+    assert "record.json" in text
+    assert "record: " in text
+
+
+def test_a_damaged_record_costs_a_sweep_its_line_alone(tmp_path: Path) -> None:
+    whole, damaged = (file_record(tmp_path, make_record("baseline", seed, 25.0)) for seed in (0, 1))
+    (damaged / "record.json").write_text("{")
+    console = Console(width=60, file=io.StringIO(), highlight=False)
+    console.print(end.of_sweep([whole, damaged]))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = [line.split() for line in text.splitlines()]
+    assert ["baseline", "0", "25.00", "%"] in rows
+    assert ["baseline", "1", "damaged"] in rows
+
+
 def test_few_classes_have_no_top5_error(tmp_path: Path) -> None:
     run = make_record("baseline")
     few = record.read(file_record(tmp_path, replace(run, data=replace(run.data, classes=5))))

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,10 +81,42 @@ def test_an_unknown_ablation_is_named() -> None:
         pages.text(["ablation=no_lrm"], None)
 
 
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("no_lrn", "write --help ablation=no_lrn"),
+        ("gpu", "write --help suite=gpu"),
+        ("claim", "did you mean claims?"),
+        ("everything", "there is --help ablations, recipes,"),
+    ],
+)
+def test_a_word_that_is_no_topic_is_told(word: str, advice: str) -> None:
+    with pytest.raises(UserError, match=f"no help on {word}: {re.escape(advice)}"):
+        pages.text([word], None)
+
+
+def test_a_suite_is_explained_by_its_question_and_its_runs() -> None:
+    lines = [line.split(maxsplit=1) for line in explained("suite=headline_small", "seed=0,1").splitlines()]
+    assert lines[0][0] == "headline_small"
+    assert lines[0][1].endswith("?")
+    assert ["seed", "0, 1"] in lines
+    arms = dict(lines)["ablation"].split(", ")
+    assert "no_lrn" in arms
+    assert ["runs", str(2 * len(arms))] in lines
+
+
+def test_a_recipe_and_a_setup_are_explained_by_their_files() -> None:
+    text = explained("setup=cifar10", "recipe=source")
+    assert text.startswith("cifar10  The four-layer CIFAR-10 net")
+    assert "\nsource   " in text
+    with pytest.raises(UserError, match="unknown setup=cifar"):
+        pages.text(["setup=cifar"], None)
+
+
 def test_help_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("--help", "suites") == 0
     assert capsys.readouterr().out.startswith("cifar_lrn ")
-    assert run_command("setup=cifar10", "--help") == 0
+    assert run_command("train.epochs=3", "--help") == 0
     assert "--help ablation=no_lrn" in capsys.readouterr().out
 
 

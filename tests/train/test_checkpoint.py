@@ -95,6 +95,14 @@ def test_damaged_checkpoints_without_a_whole_one_are_refused(names: list[str], t
         checkpoint.settle(tmp_path, pytest.fail)
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.NAME).mkdir()
+    with pytest.raises(
+        UserError, match=rf"{checkpoint.NAME}: the checkpoint cannot be read \(Is a directory\): delete"
+    ):
+        checkpoint.settle(tmp_path, pytest.fail)
+
+
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
     for part in ("network", "optimizer", "schedule", "curve"):
         checkpoint.save(tmp_path, {key: value for key, value in STATE.items() if key != part})
