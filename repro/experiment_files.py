@@ -37,8 +37,10 @@ def load(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise UserError(f"{where}: {f'line {mark.line + 1}: ' if mark else ''}{error.problem}") from error
-    except (yaml.YAMLError, OmegaConfBaseException) as error:  # the latter: `activation: ${`
+    except yaml.YAMLError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+    except OmegaConfBaseException as error:  # `activation: ${`
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
     if not isinstance(tree, dict) or not tree:
         raise UserError(f"{where}: holds no keys: mend or remove it")
     return cast(dict[str, Any], tree)

@@ -55,7 +55,7 @@ def effects(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
         effect = _without_less_with(part, arm, (TEN_CROPS, top))
         text = "; ".join([f"`{name}`, {TOP_WORDS[top]}: {amount(effect, 'points')}", *part.notes(arm)])
         size = published_size(getattr(rows[name], f"{top}_effect")) if name in rows else None
-        found.append(Finding(text, of_effect(effect, size), table_link(part), part))
+        found.append(Finding(text, of_effect(effect, size), table_link(part), part, TOP_WORDS[top]))
     return found
 
 

@@ -104,16 +104,28 @@ def _code(names: Sequence[str]) -> str:
 
 
 def _at_a_glance(answers: Mapping[str, Sequence[Finding]]) -> list[list[str]]:
-    """Each verdict and the claims that have it on one line at least, with the setups of those lines."""
+    """Each verdict and the claims that have it on one line at least, with the setups of those lines.
+
+    Where other lines of a claim have another verdict, with what tells these from them.
+    """
     rows = []
     for verdict in (HOLDS, IN_DIRECTION, DOES_NOT_HOLD, NOT_DISTINGUISHABLE, NOT_RUN):
         claims = []
         for name, found in answers.items():
             same = [finding for finding in found if finding.verdict.partition(",")[0] == verdict]
-            setups = sorted({f"`{finding.part.setup}`" for finding in same if finding.part})
-            claims += [f"{name} ({', '.join(setups)})" if setups else name] * bool(same)
+            several = len({finding.verdict.partition(",")[0] for finding in found if finding.part}) > 1
+            places = sorted({_place(finding, finding.part, several) for finding in same if finding.part})
+            claims += [f"{name} ({'; '.join(places)})" if places else name] * bool(same)
         rows.append([verdict, ", ".join(claims)])
     return rows
+
+
+def _place(finding: Finding, part: Comparison, several: bool) -> str:
+    """Where a line comes from: its setup, and where a claim has several verdicts its device and measure too."""
+    recipe = "" if part.recipe == RECIPES[0] else f"`{part.recipe}`"
+    return " ".join(
+        filter(None, (f"`{part.setup}`", *([recipe, part.device_type, finding.measure] if several else [])))
+    )
 
 
 def _rows(name: str, claim: Claim, found: Sequence[Finding], parts: Sequence[Comparison]) -> list[list[str]]:

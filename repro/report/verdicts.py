@@ -74,12 +74,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer; `part` holds the runs behind it, where there are any."""
+    """One answer."""
 
     text: str
     verdict: str
     evidence: str = ""
     part: Comparison | None = None
+    """The runs behind it, where there are any."""
+    measure: str = ""
+    """What tells it from the answers of the same runs, such as `top-5`."""
 
 
 Check = Callable[[Claim, Sequence[Comparison]], list[Finding]]

@@ -137,11 +137,13 @@ def test_a_published_effect_within_its_own_noise_is_marked(empty: dict[str, str]
 def test_the_summary_lists_every_claim_under_its_verdicts(files: dict[str, str]) -> None:
     page = files["claims.md"]
     summary = {row[0]: row[1].split(", ") for row in re.findall(r"^\| (holds|not[ \w]+) \| (C[^|]*) \|$", page, re.M)}
-    assert "C8 (`imagenette_small`)" in summary[HOLDS]
+    assert "C8 (`imagenette_small` cpu top-1)" in summary[HOLDS]
     assert "C1" in summary[HOLDS]
     assert "C5" in summary[NOT_RUN]
     assert NOT_DISTINGUISHABLE not in summary
-    assert page.index("| holds in direction | C8 (`imagenette_small`) |") < page.index("| does not hold | C3, C4, C6 |")
+    assert page.index("| holds in direction | C8 (`imagenette_small` cpu top-5) |") < page.index(
+        "| does not hold | C3, C4, C6 |"
+    )
 
 
 def test_csv_has_a_row_a_line(files: dict[str, str]) -> None:
