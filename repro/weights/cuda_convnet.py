@@ -9,6 +9,7 @@ import io
 import mmap
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,25 @@ def _column(name: str) -> str:
 
 
 def _layers(path: Path) -> dict[str, Layer]:
-    def refuse(name: str, _: bytes) -> UserError:
-        return UserError(f"{path}: asks for {name}, which is no part of weights: refused")
-
     with path.open("rb") as plain:
         if zipfile.is_zipfile(plain):
-            checkpoint = load(io.BytesIO(_unpacked(path)), _GLOBALS, refuse)
+            checkpoint = load(io.BytesIO(_unpacked(path)), _GLOBALS, partial(_refusal, path))
         else:
-            checkpoint = load(mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), _GLOBALS, refuse)
+            checkpoint = load(mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), _GLOBALS, partial(_refusal, path))
     if not isinstance(checkpoint, dict) or "model_state" not in checkpoint:
         raise UserError(f"{path}: a pickle, but not a checkpoint of cuda-convnet: it has no model_state")
     layers = checkpoint["model_state"]["layers"]
     return {layer["name"]: layer for layer in layers} if isinstance(layers, list) else layers
+
+
+def _refusal(path: Path, name: str, pickled: bytes) -> UserError:
+    """The error for a global; with the code that saves the weights alone where they are torch's."""
+    whole = b"_parameters" in pickled  # an attribute of every torch.nn.Module
+    if not whole and not name.startswith("torch."):
+        return UserError(f"{path}: asks for {name}, which is no part of weights: refused")
+    model = f"pickle.load(open({str(path)!r}, 'rb')){'.state_dict()' if whole else ''}"
+    code = f"torch.save({model}, 'weights.pth')"
+    return UserError(f"{path}: a plain pickle of torch: where you trust it, save its state dict by torch: {code}")
 
 
 def _unpacked(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.files import in_utf8, replace_file
 from repro.model import Network, build
-from repro.weights import caffe, cuda_convnet, own, torch_files, torchvision
+from repro.weights import caffe, cuda_convnet, foreign, own, torch_files, torchvision
 from repro.weights.state_dicts import Held, network_in
 from repro.weights.stored import Stored
 from repro.weights.wording import listed, shown
@@ -121,8 +121,7 @@ def _recognise(path: Path) -> tuple[str, Reader]:
         return "a checkpoint of cuda-convnet", cuda_convnet.read
     if caffe.recognises(path):
         return "a Caffe model", caffe.read
-    kinds = "safetensors, a state dict of torch, a .caffemodel or a checkpoint of cuda-convnet"
-    raise UserError(f"{path}: of no known format: give {kinds}")
+    raise foreign.refusal(path, start)
 
 
 def _recognise_zip(path: Path) -> tuple[str, Reader]:

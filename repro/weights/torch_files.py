@@ -107,11 +107,11 @@ def read(path: Path) -> Any:
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-        if sum(sizes.values()) > MOST_UNPACKED * path.stat().st_size:
-            raise ValueError("an archive that would grow out of proportion")
         pickles = [name for name in sizes if name.rpartition("/")[2] == "data.pkl"]
         if not pickles:
             raise _foreign(path, "zip", sizes)
+        if sum(sizes.values()) > MOST_UNPACKED * path.stat().st_size:
+            raise ValueError("an archive that would grow out of proportion")
         (name,) = pickles
         root = name.removesuffix("data.pkl")
         if f"{root}constants.pkl" in sizes:
@@ -250,7 +250,8 @@ def _big_endian(path: Path) -> UserError:
 
 def _foreign(path: Path, kind: str, names: Iterable[str]) -> UserError:
     """The error for an archive that torch did not write."""
-    if kind == "zip" and all(name.endswith(".npy") for name in names):
+    names = list(names)
+    if kind == "zip" and names and all(name.endswith(".npy") for name in names):
         state = f"{{name: torch.from_numpy(array) for name, array in numpy.load({str(path)!r}).items()}}"
         return UserError(f"{path}: arrays of NumPy: make it a state dict of torch: torch.save({state}, 'weights.pth')")
     return UserError(

@@ -119,7 +119,7 @@ def test_a_file_that_is_cut_short(name: str, kept: float, network: Network, tmp_
         weights.read(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"?", b"\n\n\n", b"<html>404</html>", b"\x89HDF\r\n\x1a\n", b"cos\nsystem\n"])
+@pytest.mark.parametrize("content", [b"?", b"\n\n\n", b"{}", b"cos\nsystem\n"])
 def test_a_file_of_no_known_format(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)

@@ -17,7 +17,7 @@ from torch import Tensor
 from repro import weights
 from repro.errors import UserError
 from repro.model import Network
-from repro.weights import torch_files
+from repro.weights import cuda_convnet, torch_files
 from tests.weights import tar
 from tests.weights.nets import random_network, small_config
 
@@ -220,10 +220,10 @@ def test_a_tensor_stays_in_its_storage(old: bytes, new: bytes, tmp_path: Path) -
 
 
 def test_an_archive_that_would_grow_out_of_proportion(tmp_path: Path) -> None:
-    for name in ("archive/data.pkl", "data"):
-        path = tmp_path / name.replace("/", "_")
+    for name, member in (("torch", "archive/data.pkl"), ("cuda-convnet", cuda_convnet.ZIP_MEMBER)):
+        path = tmp_path / name
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(name, pickle.dumps({"x": bytes(2**20)}, 2))
+            archive.writestr(member, pickle.dumps({"x": bytes(2**20)}, 2))
         with pytest.raises(UserError, match="is cut short or damaged") as refused:
             weights.read(path)
         assert "out of proportion" in str(refused.value.__cause__)
@@ -236,6 +236,12 @@ def test_archives_of_others_are_told_for_what_they_are(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     exec(str(refused.value).partition("torch: ")[2], {"numpy": np, "torch": torch})
     assert torch.equal(torch.load(tmp_path / "weights.pth")["a"], torch.ones(2, 3))
+    np.savez_compressed(tmp_path / "zeros.npz", a=np.zeros(2**20, np.float32))
+    with pytest.raises(UserError, match=r"zeros\.npz: arrays of NumPy"):
+        weights.read(tmp_path / "zeros.npz")
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    with pytest.raises(UserError, match=r"empty\.zip: a zip archive without weights of torch: .* \(in it: none\)"):
+        weights.read(tmp_path / "empty.zip")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("config.json", "{}")
     with tarfile.open(tmp_path / "x.tar", "w") as folder:
