@@ -33,9 +33,11 @@ from repro.speed.benchfile import Part
 from repro.speed.bounded import within
 from repro.speed.targets import CPU, CUDA, judge, not_measured, targets
 from repro.speed.wording import HEADER, THROUGHPUT_HEADER, cells, tell, throughput_cells
+from repro.text import console_for_tables, counted
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
 
     from repro.speed.sidebyside import Measured
 
@@ -89,7 +91,7 @@ def _judge(kind: str, name: str, failed: Mapping[str, str], missed: Sequence[str
     if failed:
         raise RunFailure("; ".join(f"{what} failed: {reason}" for what, reason in failed.items()))
     if missed:
-        message = f"{len(missed)} targets missed on {name}: {', '.join(missed)}"
+        message = f"{counted(len(missed), 'target')} missed on {name}: {', '.join(missed)}"
         if kind == CPU:
             raise RunFailure(f"{message}; other work on this machine disturbs: try again when it is quiet")
         print(message, file=sys.stderr)
@@ -151,13 +153,20 @@ def _parts(only: str, kind: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _print_tables(kind: str, device: str, parts: Mapping[str, Part], failed: Mapping[str, str]) -> None:
-    """Every target of this kind of device and of the other; and the throughput where it is known."""
-    from rich.console import Console
+def _folding(header: Sequence[str], title: str) -> "Table":
+    """A table whose cells break anywhere rather than lose their ends on a narrow terminal."""
     from rich.table import Table
 
-    console = Console(width=max(WIDTH, Console().width))
-    table = Table(*HEADER, title=device)
+    table = Table(title=title)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _print_tables(kind: str, device: str, parts: Mapping[str, Part], failed: Mapping[str, str]) -> None:
+    """Every target of this kind of device and of the other; and the throughput where it is known."""
+    console = console_for_tables(WIDTH)
+    table = _folding(HEADER, device)
     for part in PARTS[kind]:
         rows = [not_measured(target, failed.get(part, "")) for target in targets(kind, part)]
         if part in parts and part not in failed:
@@ -170,7 +179,7 @@ def _print_tables(kind: str, device: str, parts: Mapping[str, Part], failed: Map
         table.add_row(f"{target.device}: {name}", *rest)
     console.print(table)
     if "throughput" in parts:
-        by_batch = Table(*THROUGHPUT_HEADER, title=parts["throughput"].note)
+        by_batch = _folding(THROUGHPUT_HEADER, parts["throughput"].note)
         for line in parts["throughput"].table:
             by_batch.add_row(*throughput_cells(line))
         console.print(by_batch)

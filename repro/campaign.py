@@ -44,6 +44,7 @@ from repro.report.end import of_sweep
 from repro.report.terminal import Screen
 from repro.request import request
 from repro.runner import Run
+from repro.text import counted
 from repro.threads import cores
 from repro.train import checkpoint
 from repro.train.loop import Progress, Training
@@ -284,7 +285,7 @@ def _left(wanted: Sequence[Run]) -> tuple[list[Run], list[float]]:
 def _outlook(wanted: Sequence[Run], at_once: int) -> str:
     """How many runs are done already, and how long the others take by what was measured; nothing where neither is."""
     left, known = _left(wanted)
-    done = f"{len(wanted) - len(left)} of {len(wanted)} are done already" if len(left) < len(wanted) else ""
+    done = f"done already: {len(wanted) - len(left)} of {len(wanted)}" if len(left) < len(wanted) else ""
     some = "" if len(known) == len(left) else f" for {len(known)} of them"
     return "; ".join(filter(None, (done, f"{_wall(known, at_once)}{some}, as measured here" if known else "")))
 
@@ -298,15 +299,14 @@ def _wall(lengths: Sequence[float], at_once: int) -> str:
 def summary(name: str, wanted: Sequence[Run], seconds: float, at_once: int = 1) -> str:
     """How many runs are done, how long the others take by what was measured, and how to go on."""
     left, known = _left(wanted)
-    told = f"{name}: {len(wanted) - len(left)} of {len(wanted)} runs are done"
+    told = f"{name}: {len(wanted) - len(left)} of {counted(len(wanted), 'run')} done"
     if not left:
         return told
     work = f", {_wall(known, at_once)}" if known else ""
     unknown = f", {len(left) - len(known)} of them not measured yet" if len(known) < len(left) else ""
     longer = sum(length > seconds for length in known)
     remedy = f" ({longer} of them with more minutes: the longest takes {span(max(known))})" if longer else ""
-    rest = "1 is left" if len(left) == 1 else f"{len(left)} are left"
-    return f"{told}, {rest}{work}{unknown}: the same command goes on{remedy}"
+    return f"{told}, {len(left)} left{work}{unknown}: the same command goes on{remedy}"
 
 
 def _several(words: Sequence[str], clock: Clock, count: int) -> int:

@@ -18,6 +18,7 @@ from repro.experiments import at_home
 from repro.files import replace_file
 from repro.report import claims, findings, index, readme, speed, suite, surprises, tables
 from repro.report.effects import Comparison, comparisons
+from repro.text import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +52,8 @@ def _compare(arguments: Sequence[str]) -> None:
     if not check:
         _write(folder, files, stale)
     print("\n".join(told))
-    print(f"{len(runs)} records, {len(files)} files from them, {'none stale' if check else f'{len(stale)} changed'}")
+    made = f"{counted(len(runs), 'record')}, {counted(len(files), 'file')} from them"
+    print(f"{made}, {'none stale' if check else f'{len(stale)} changed'}")
 
 
 def _verb(path: Path, files: Mapping[Path, bytes]) -> str:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from repro.command import exit_code, own_words
 from repro.config import Config
 from repro.errors import UserError
+from repro.text import console_for_tables
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 DEFAULT_CLASSES = 1000
 FORMATS = ("table", "json")
+WIDTH = 80  # columns of the table where it is not for a terminal
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ def total(rows: list[Layer]) -> dict[str, int]:
 
 
 def _print_table(rows: list[Layer], title: str) -> None:
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("layer", "output", "parameters", "MACs", "neurons"):
         table.add_column(column, justify="left" if column == "layer" else "right")
     for row in rows:
@@ -82,7 +84,7 @@ def _print_table(rows: list[Layer], title: str) -> None:
         )
     table.add_section()
     table.add_row("total", "", *(f"{value:,}" for value in total(rows).values()))
-    Console(width=max(80, min(120, Console().width))).print(table)
+    console_for_tables(WIDTH).print(table)
 
 
 def main() -> None:

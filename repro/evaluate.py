@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from repro.command import exit_code, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
+from repro.text import counted
 
 if TYPE_CHECKING:
     from repro.data.store import ImageData
@@ -137,7 +138,8 @@ def _print_table(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(table)
     where = f"{result['device']}, {result['precision']}"
-    console.print(f"{data['val_images']} validation images of {data['source']}, {where}", markup=False, soft_wrap=True)
+    images = f"{counted(data['val_images'], 'validation image')} of {data['source']}"
+    console.print(f"{images}, {where}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

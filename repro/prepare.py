@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from repro.command import exit_code, own_words
 from repro.errors import UserError
+from repro.text import counted
 
 if TYPE_CHECKING:
     from repro.data.store import Opened
@@ -43,14 +44,15 @@ def main() -> None:
 def _print(opened: "Opened", encoding: str) -> None:
     data = opened.data
     print(opened.folder)
-    print(f"  {len(data.train.labels)} training images, {len(data.val.labels)} validation images")
-    print(f"  {len(data.classes)} classes")
+    train, val = counted(len(data.train.labels), "training image"), counted(len(data.val.labels), "validation image")
+    print(f"  {train}, {val}")
+    print(f"  {counted(len(data.classes), 'class', 'classes')}")
     if data.skipped:
-        print(f"  {len(data.skipped)} bad files left out")
+        print(f"  {counted(len(data.skipped), 'bad file')} left out")
     print(f"  {opened.bytes} bytes ({opened.bytes / 2**30:.3g} GiB), {encoding}")
     print(f"  content hash {data.content_hash}")
     if opened.packed:
-        print(f"  packed {opened.packed} images now, {opened.packed / opened.seconds:.0f} images/s")
+        print(f"  packed {counted(opened.packed, 'image')} now, {opened.packed / opened.seconds:.0f} images/s")
     else:
         print("  was there, whole" if opened.verified else "  was there; verify=true checks every byte")
 

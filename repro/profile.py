@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from repro.command import exit_code, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
+from repro.text import console_for_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,9 +94,9 @@ def profile(arms: list[Arm], steps: int) -> None:
     Raises UserError or RunFailure where the results cannot be written.
     """
     from repro.profiling.steps import profile_steps
-    from repro.profiling.terminal import make_console
+    from repro.profiling.terminal import WIDTH
 
-    stand, console = _stand(arms[0].config), make_console()
+    stand, console = _stand(arms[0].config), console_for_tables(WIDTH)
     subjects = [(arm.config, _trace(arm, stand)) for arm in arms]
     found = profile_steps(subjects, stand.device, steps)
     tables = [_report(arm, profiled, stand, console) for arm, profiled in zip(arms, found, strict=True)]
@@ -135,7 +136,7 @@ def _report(arm: Arm, profiled: "Profiled", stand: Stand, console: "Console") ->
     roofline.draw(tables["layers"], stand.ceilings, _title(arm, stand), folder / "roofline.png")
     _write_text(folder / "profile.json", json.dumps(summary, indent=2) + "\n")
     for kind, table in tables.items():
-        console.print(step_table(table, f"{arm.ablation}: one step by {_ROW[kind]}"))
+        console.print(step_table(table, f"{arm.ablation}: one step by {_ROW[kind]}", console.width))
     console.print(_words(summary), markup=False)
     console.print(f"Tables: {folder}\nTrace: {_trace(arm, stand)}\n", markup=False, soft_wrap=True)
     return tables

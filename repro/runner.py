@@ -27,6 +27,7 @@ from repro.ranks import Ranks, from_environment, join
 from repro.record import Record
 from repro.report.effects import settings
 from repro.report.terminal import Screen
+from repro.text import counted
 from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory
 from repro.train.device import choose_device
@@ -300,14 +301,15 @@ def _check_data(config: Config, images: int, found: int) -> None:
     """UserError where so many training images of so many classes do not fit the configuration."""
     batch = config.train.batch_size
     if images < batch:
-        raise UserError(f"{images} training images are fewer than a batch: set train.batch_size={images} or less")
+        few = counted(images, "training image")
+        raise UserError(f"{few}, fewer than a batch of {batch}: set train.batch_size={images} or less")
     left = images - held_out_count(config, images)
     if left < batch:
-        share = f"data.minival={config.data.minival:g} leaves {left} training images"
+        share = f"data.minival={config.data.minival:g} leaves {counted(left, 'training image')}"
         raise UserError(f"{share}, fewer than a batch of {batch}: set one of the two lower")
     expected = config.data.classes
     if expected is not None and expected != found:
-        raise UserError(f"data.classes={expected}, but the training folder has {found} classes")
+        raise UserError(f"data.classes={expected}, but the training folder has {counted(found, 'class', 'classes')}")
 
 
 def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen, ranks: Ranks) -> Training:

@@ -15,6 +15,7 @@ from repro.command import own_words
 from repro.config import Config
 from repro.errors import UserError
 from repro.experiments import GROUPS, compose, to_config
+from repro.text import counted
 
 NAMES_SHOWN = 24
 """Values of one key that the plan of a sweep names."""
@@ -41,7 +42,7 @@ def name_of(words: Sequence[str]) -> str:
 def told(name: str, runs: Iterable[Words]) -> list[str]:
     """How many runs these words are, and a line for each key in which they differ."""
     runs = list(runs)
-    lines = [f"{name}: {len(runs):,} run{'' if len(runs) == 1 else 's'}"]
+    lines = [f"{name}: {counted(len(runs), 'run')}"]
     for key, found in values(runs).items():
         if len(found) > 1:
             more = f", and {len(found) - NAMES_SHOWN:,} more" if len(found) > NAMES_SHOWN else ""

@@ -83,7 +83,7 @@ def test_a_sweep_with_a_bad_value_starts_no_run(refuse: Refuse, results: Path) -
         (lambda path: path.touch(), "is a file"),
         (lambda path: make_image_folder(path, classes=1), "at least two"),
         (lambda path: make_image_folder(path, train=15), "train.batch_size=15 or less"),
-        (lambda path: (make_image_folder(path) / "train" / "class_0" / "0.png").write_bytes(b"?"), "1 images cannot"),
+        (lambda path: (make_image_folder(path) / "train" / "class_0" / "0.png").write_bytes(b"?"), "1 image cannot"),
     ],
     ids=["missing", "empty", "file", "one class", "fewer than a batch", "damaged"],
 )

@@ -69,7 +69,7 @@ def test_every_target_is_printed_and_written(answer: Answer, tmp_path: Path) -> 
 def test_a_missed_target_is_named_and_fails(answer: Answer, tmp_path: Path) -> None:
     code, out, err = answer("only=lrn", peer=0.5)
     assert code == 1
-    assert err.splitlines()[-1].startswith("error: 1 targets missed on ")
+    assert err.splitlines()[-1].startswith("error: 1 target missed on ")
     assert ": LRN, fp32; other work" in err
     assert content(tmp_path)["parts"]["lrn"]["rows"][0]["met"] is False
     assert "2.00 [2.00, 2.00]" in out

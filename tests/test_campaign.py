@@ -86,14 +86,14 @@ def test_what_does_not_fit_is_left_for_the_next_call(
     assert start("minutes=10") == 0
     assert [record.ablation.startswith("no_lrn") for record in records.find(results)] == [False, False]
     out = capfd.readouterr().out
-    assert "2 of 4 runs are done, 2 are left, about 40 minutes: the same command goes on" in out
+    assert "2 of 4 runs done, 2 left, about 40 minutes: the same command goes on" in out
     assert "(2 of them with more minutes: the longest takes about 20 minutes)" in out
     assert start("minutes=30") == 0
     assert [content(record) for record in records.find(results)] == whole
-    assert last_line(capfd) == "suite=cifar_lrn: 4 of 4 runs are done"
+    assert last_line(capfd) == "suite=cifar_lrn: 4 of 4 runs done"
     assert start("minutes=30") == 0
     out = capfd.readouterr().out
-    assert "4 of 4 are done already" in out
+    assert "done already: 4 of 4" in out
     assert "epoch" not in out
 
 
@@ -112,7 +112,7 @@ def test_a_run_whose_first_steps_tell_that_it_takes_too_long_goes_on_later(
     assert (
         len(re.findall(r"would take about \d+\.\d hours more, left for another call", out)) == 1
     )  # others are as long
-    assert "0 of 4 runs are done, 4 are left" in out
+    assert "0 of 4 runs done, 4 left" in out
     assert records.find(results) == []
     (results / "raw" / FILE).unlink()
     assert start("minutes=10") == 0
@@ -127,7 +127,7 @@ def test_an_arm_that_cannot_be_is_told_once_and_holds_nothing_up(
     assert [record.seed for record in records.find(results)] == [0, 1]
     out, err = capfd.readouterr()
     assert err.count("error: ablation=add_lrn changes nothing") == 1
-    assert "2 of 2 runs are done" in out
+    assert "2 of 2 runs done" in out
 
 
 def test_a_run_that_another_process_makes_is_left_alone(
@@ -138,7 +138,7 @@ def test_a_run_that_another_process_makes_is_left_alone(
     with FileLock(place / "run.lock"):
         assert start() == 0
     out, err = capfd.readouterr()
-    assert "3 of 4 runs are done, 1 is left" in out
+    assert "3 of 4 runs done, 1 left" in out
     assert "error" not in err
 
 
@@ -152,7 +152,7 @@ def test_several_at_once_share_the_list_and_tell_what_fails(
     assert {line[:4] for line in lines} <= {"[1] ", "[2] "}
     assert sum("epoch   3/3" in line for line in lines) == 2
     assert {line[4:28] for line in lines if "error: " in line} == {"error: model.sizes.conv1"}
-    assert "2 of 4 runs are done" in end
+    assert "2 of 4 runs done" in end
 
 
 def test_wandbs_number_of_one_run_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,10 +273,10 @@ def test_a_runs_length_is_that_of_its_other_seeds_or_of_the_setups_other_runs(
 def test_the_summary_tells_what_was_not_measured(words: list[str], results: Path) -> None:
     wanted = requests(words).wanted
     assert summary("suite=x", wanted, math.inf) == (
-        "suite=x: 0 of 4 runs are done, 4 are left, 4 of them not measured yet: the same command goes on"
+        "suite=x: 0 of 4 runs done, 4 left, 4 of them not measured yet: the same command goes on"
     )
     measured(results, wanted[0], seconds=3600)
-    assert "4 are left, about 4.0 hours: the same command" in summary("x", wanted, math.inf)
+    assert "4 left, about 4.0 hours: the same command" in summary("x", wanted, math.inf)
 
 
 def test_time_runs_out() -> None:
@@ -323,7 +323,7 @@ def test_a_sweep_has_a_clock_too(images: Path, results: Path, capfd: pytest.Capt
     words = latest(*WORDS, f"data.root={images}", f"results_dir={results}", "seed=0,1", "minutes=1e-9")
     assert run_command("-m", *words) == 0
     assert (
-        "sweep: 0 of 2 runs are done, 2 are left, 2 of them not measured yet: the same command goes on"
+        "sweep: 0 of 2 runs done, 2 left, 2 of them not measured yet: the same command goes on"
         in capfd.readouterr().out
     )
 
@@ -335,7 +335,7 @@ def test_what_is_known_to_be_unusable_is_told_once(
     assert run_command(*latest(*words, f"data.root={tmp_path / 'file'}")) == 2
     out, err = capfd.readouterr()
     assert err.count("error: ") == err.count("is a file, not a folder") == out.count(" of 4: ") == 1
-    assert "0 of 4 runs are done" in out
+    assert "0 of 4 runs done" in out
 
 
 def test_runs_at_once_take_the_longest_or_their_share() -> None:
@@ -374,7 +374,7 @@ def test_what_the_disk_refuses_one_run_holds_no_other_up(
     assert start("ablation=baseline") == 1
     out, err = capfd.readouterr()
     assert f"error: {first}: Permission denied\n" in err
-    assert "1 of 2 runs are done" in out
+    assert "1 of 2 runs done" in out
 
 
 def test_a_second_signal_is_handed_on_too(monkeypatch: pytest.MonkeyPatch) -> None:

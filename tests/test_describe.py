@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from typing import Any
 
@@ -88,3 +89,14 @@ def test_a_mistake_is_one_line(word: str, message: str, answer: Any) -> None:
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_table_fits_a_narrow_terminal(columns: int, answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": str(columns), "NO_COLOR": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+    _, out, _ = answer("setup=ilsvrc2012")
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in out.splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert "…" not in out
+    assert ["conv2", "256", "x", "27", "x", "27", "307,456", "223,948,800", "186,624"] in map(str.split, lines)

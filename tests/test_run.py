@@ -307,7 +307,7 @@ def test_the_jobs_of_a_sweep_leave_what_single_runs_leave(
     assert out.startswith("sweep: 2 runs\n  seed     1, 0\n")
     assert re.search(r"^1 of 2: .*, seed 1: setup imagefolder", out, re.MULTILINE)
     assert re.search(r"^2 of 2: .*, seed 0: setup imagefolder", out, re.MULTILINE)
-    assert out.endswith("sweep: 2 of 2 runs are done\n")
+    assert out.endswith("sweep: 2 of 2 runs done\n")
 
 
 def test_a_sweep_by_a_pattern_is_hydras(

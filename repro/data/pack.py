@@ -28,6 +28,7 @@ from repro.data.squares import as_squares, encode
 from repro.data.statistics import measure
 from repro.errors import RunFailure, UserError
 from repro.files import is_file, replace_file
+from repro.text import counted
 from repro.threads import cores
 
 FORMAT = 1  # of the folder's files; another one is prepared again
@@ -60,7 +61,8 @@ def prepare(folder: Path, listing: Listing, config: DataConfig) -> int:
         if bad and not config.skip_bad:
             path = folder / BAD_FILES
             replace_file(path, os.fsencode("\n".join([*bad, ""])))
-            raise bad_files(f"{len(bad)} images cannot be read: replace them, or set data.skip_bad=true ({path})", bad)
+            unread = f"{counted(len(bad), 'image')} cannot be read"
+            raise bad_files(f"{unread}: replace what is bad, or set data.skip_bad=true ({path})", bad)
         _finish(folder, listing, parts, config)
     return images
 
@@ -239,7 +241,7 @@ def _pack(folder: Path, fingerprint: str, parts: list[_Part], what: str) -> None
     console = Console(stderr=True)
     total, done = sum(len(part.files.names) for part in parts), sum(part.seen for part in parts)
     going_on = f", going on after {done}" if done else ""
-    print(f"Preparing {total} images of {what} in {folder}, once{going_on}", file=sys.stderr)
+    print(f"Preparing {counted(total, 'image')} of {what} in {folder}, once{going_on}", file=sys.stderr)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     start, packed = time.perf_counter(), 0
     with (

@@ -20,6 +20,7 @@ from repro.data import archives, embedded
 from repro.data.place import possible_places
 from repro.errors import UserError
 from repro.ranks import warn
+from repro.text import counted
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
 JPEG_TOO = (".jfif", ".jpe", ".jif")
@@ -75,7 +76,8 @@ def list_images(config: DataConfig) -> Listing:
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}): change its permissions") from None
     if config.classes not in (None, len(listing.classes)):
-        raise UserError(f"data.classes={config.classes}: {config.source.value} has {len(listing.classes)} classes")
+        has = counted(len(listing.classes), "class", "classes")
+        raise UserError(f"data.classes={config.classes}: {config.source.value} has {has}")
     return listing
 
 
@@ -154,7 +156,7 @@ def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listin
     foreign = {name: reason for part in found for name, reason in part.foreign.items()}
     if foreign and not skip_bad:
         raise bad_files(
-            f"{folder}: {len(foreign)} files cannot be used: mend or remove them, or set data.skip_bad=true",
+            f"{folder}: {counted(len(foreign), 'file')} cannot be used: mend what is bad, or set data.skip_bad=true",
             [f"{name}: {reason}" for name, reason in foreign.items()],
         )
     _warn_of_nested(folder, found)
@@ -268,8 +270,8 @@ def _warn_of_nested(folder: Path, found: list[_Found]) -> None:
     nested = [name for part in found for name in part.names if name.count("/") > 2]
     if nested:
         warn(
-            f"{folder}: {len(nested)} images lie in folders within a class's folder ({nested[0]}, ...); they are of"
-            " that class, as in torchvision's ImageFolder"
+            f"{folder}: folders within a class's folder hold {counted(len(nested), 'image')} of that class, as in"
+            f" torchvision's ImageFolder: {nested[0]}{', ...' if len(nested) > 1 else ''}"
         )
 
 

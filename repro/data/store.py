@@ -20,6 +20,7 @@ from repro.data.squares import Squares, as_squares
 from repro.data.statistics import measure
 from repro.errors import RunFailure, Unusable, UserError
 from repro.ranks import warn
+from repro.text import counted
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
 
@@ -224,20 +225,20 @@ def _open(folder: Path, listing: Listing, config: DataConfig, verify: bool = Fal
 def _warn_of(folder: Path, counts: Counts, val_images: int, config: DataConfig) -> None:
     if counts.val_images_in_train:
         warn(
-            f"{folder}: {counts.val_images_in_train} of {val_images} validation images are in the training set too,"
-            " pixel for pixel, so errors come out too low: remove them from one of the two"
+            f"{folder}: of {counted(val_images, 'validation image')} the training set holds"
+            f" {counts.val_images_in_train:,} too, pixel for pixel, so errors come out too low: leave them in one only"
         )
     if config.source is not Source.imagefolder:  # what others did with the images of a benchmark stays as it is
         return
     if counts.exif_oriented and config.exif is Exif.keep:
         warn(
-            f"{folder}: {counts.exif_oriented} images are not upright as their files hold them (EXIF orientation), and"
-            " are taken so: data.exif=rotate turns them"
+            f"{folder}: not upright as the file holds it (EXIF orientation), and taken so:"
+            f" {counted(counts.exif_oriented, 'image')}; data.exif=rotate turns them"
         )
     if counts.transparent and config.transparency is Transparency.keep:
         warn(
-            f"{folder}: {counts.transparent} images have transparent pixels, which keep the colour stored beneath:"
-            " data.transparency=white (grey, black) puts that colour behind them"
+            f"{folder}: with transparent pixels, which keep the colour stored beneath:"
+            f" {counted(counts.transparent, 'image')}; data.transparency=white (grey, black) puts that colour behind"
         )
 
 

@@ -4,7 +4,6 @@ import re
 
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 SHOWN = 0.5  # % of the step: shorter rows are in the files only
@@ -12,20 +11,20 @@ WIDTH = 142  # columns that the table by kernel takes
 _SURROUNDINGS = re.compile(r"^void |(\w+|\(anonymous namespace\))::")  # of a C++ function's name
 
 
-def make_console() -> Console:
-    """As wide as the tables, whatever the window."""
-    return Console(width=max(WIDTH, Console().width), highlight=False)
+def step_table(table: pd.DataFrame, title: str, width: int) -> Table:
+    """One line a row of at least `SHOWN` %, and the sum of all; `table` is one of `repro.profiling.breakdown`.
 
-
-def step_table(table: pd.DataFrame, title: str) -> Table:
-    """One line a row of at least `SHOWN` %, and the sum of all; `table` is one of `repro.profiling.breakdown`."""
-    shown = _titled(table, title, f"rows of {SHOWN} % and more; % of ceiling: of the one that binds the row")
-    for name in ("ms", "%", "calls", "GFLOP", "MB", "GFLOP/s", "GB/s", "% of ceiling"):
+    A terminal of too few columns shows times alone: the files have the rest.
+    """
+    narrow = width < WIDTH
+    rest = "the files have operations and bytes" if narrow else "% of ceiling: of the one that binds the row"
+    shown = _titled(table, title, f"rows of {SHOWN} % and more; {rest}")
+    for name in ("ms", "%", "calls", *(() if narrow else ("GFLOP", "MB", "GFLOP/s", "GB/s", "% of ceiling"))):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("bound", no_wrap=True)
     for row in table[table["share_percent"] >= SHOWN].itertuples(index=False):
         time = (f"{row.milliseconds:.3f}", f"{row.share_percent:.1f}", f"{row.calls:g}")
-        work = [_figure(value) if row.bound else "" for value in row[5:10]]
+        work = [] if narrow else [_figure(value) if row.bound else "" for value in row[5:10]]
         shown.add_row(_short(row[0]), str(row.phase), *time, *work, str(row.bound))
     shown.add_section()
     shown.add_row("all rows", "", f"{table['milliseconds'].sum():.3f}", f"{table['share_percent'].sum():.1f}")

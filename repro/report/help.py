@@ -12,7 +12,7 @@ from repro.report import index
 from repro.report.effects import MAIN, Comparison, comparisons, plain_text
 from repro.report.tables import interval, published
 from repro.report.verdicts import load
-from repro.report.wrapping import wrapped
+from repro.text import counted, wrapped
 
 TOPICS = ("ablations", "recipes", "setups", "suites", "claims")
 MOST_LABEL = 24  # columns, of names; a longer one pushes its own line
@@ -128,7 +128,7 @@ def _effect(name: str, part: Comparison) -> Iterator[str]:
     given = "".join(f", {key}={plain_text(value)}" for key, value in part.given.items())
     arm = next((arm for arm in part.arms if arm.name == name), None)
     if name == BASELINE and arm is not None and arm.learned:
-        yield f"{len(arm.learned)} runs ({place}{given})"
+        yield f"{counted(len(arm.learned), 'run')} ({place}{given})"
     elif name in part.effects:
         effect = part.effects[name]
         difference = effect.differences[MAIN]

@@ -14,6 +14,7 @@ from repro.experiments import ablations, chosen_ablations
 from repro.pace import span, timings_of
 from repro.ranks import from_environment
 from repro.report.effects import plain_text
+from repro.text import counted
 
 if TYPE_CHECKING:
     from repro.data.store import ImageData
@@ -46,7 +47,7 @@ def before(run: "Run") -> Lines:
     return [
         ("files", str(run.folder)),
         ("on", _where(run.config)),
-        ("trains", f"{counted(train.epochs, 'epoch')} in batches of {train.batch_size} images"),
+        ("trains", f"{counted(train.epochs, 'epoch')} in batches of {counted(train.batch_size, 'image')}"),
         ("takes", _seconds(run)),
     ]
 
@@ -66,7 +67,8 @@ def of_images(config: Config, data: "ImageData") -> Lines:
     train, val = len(data.train.labels), len(data.val.labels)
     held = held_out_count(config, train)
     apart = f", {held:,} more as minival" if held else ""
-    text = f"{train - held:,} to train on, {val:,} for validation{apart}; {len(data.classes)} classes"
+    classes = counted(len(data.classes), "class", "classes")
+    text = f"{train - held:,} to train on, {val:,} for validation{apart}; {classes}"
     return [("images", f"{text}; {config.data.source.value}")]
 
 
@@ -77,11 +79,6 @@ def of_training(training: "Training") -> Lines:
     parameters = sum(parameter.numel() for parameter in training.network.parameters())
     steps = f"{counted(training.steps, 'step')} an epoch"
     return [("network", f"{parameters:,} parameters, {steps}, {counted(torch.get_num_threads(), 'thread')}")]
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _where(config: Config) -> str:

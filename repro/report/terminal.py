@@ -14,7 +14,7 @@ from repro.pace import EPOCHS_OF_END, Pace, span, timings_of
 from repro.ranks import from_environment
 from repro.record import COMPLETE, Record
 from repro.report import plan as plans
-from repro.report.wrapping import wrapped
+from repro.text import wrapped
 
 if TYPE_CHECKING:
     from repro.data.store import ImageData

@@ -43,7 +43,7 @@ def test_all_bad_files_are_named(data_config: Config, store: Path, bad: dict[str
         open_data(data_config())
     summary, *lines = str(caught.value).splitlines()
     listed = store / "bad_files.txt"
-    assert summary == f"4 images cannot be read: replace them, or set data.skip_bad=true ({listed})"
+    assert summary == f"4 images cannot be read: replace what is bad, or set data.skip_bad=true ({listed})"
     for line, (name, reason) in zip(lines, bad.items(), strict=True):
         assert line.startswith(f"  {name}: ")
         assert reason in line

@@ -163,7 +163,7 @@ def test_files_that_cannot_be_used_are_named_with_reasons(data_config: Config, f
     with pytest.raises(UserError) as caught:
         list_images(data_config())
     assert str(caught.value).splitlines() == [
-        f"{folder}: 8 files cannot be used: mend or remove them, or set data.skip_bad=true",
+        f"{folder}: 8 files cannot be used: mend what is bad, or set data.skip_bad=true",
         "  train/cat/a.jfif: .jfif is not read: rename it to .jpg, which it is",
         "  train/cat/b.GIF: .gif images are not read: convert it to .png or .jpg",
         "  train/cat/c.avif: .avif images are not read: convert it to .png or .jpg",
@@ -219,7 +219,7 @@ def test_folders_within_a_class_are_read_as_torchvision_does(
         ours = [(str(folder / name), label) for name, label in zip(files.names, files.labels, strict=True)]
         assert ours == [sample for sample in theirs if ".hidden" not in sample[0]]
     (line,) = capsys.readouterr().err.splitlines()
-    assert "8 images lie in folders within a class's folder (train/cat/more/x.png, ...); they are of that class" in line
+    assert "folders within a class's folder hold 8 images of that class" in line
     assert open_data(data_config()).train.images.shape[0] == 18
 
 

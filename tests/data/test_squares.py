@@ -101,7 +101,7 @@ def test_goes_on_where_it_was(
 
 def test_bad_images_are_left_out(jpeg_config: Config, folder: Path) -> None:
     (folder / "train/cat/1.png").write_text("a text")
-    with pytest.raises(UserError, match="1 images cannot be read"):
+    with pytest.raises(UserError, match="1 image cannot be read"):
         open_data(jpeg_config())
     skipped = open_data(jpeg_config(skip_bad=True))
     assert (skipped.skipped, skipped.train.images.shape[0]) == (("train/cat/1.png",), 14)

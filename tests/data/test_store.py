@@ -85,7 +85,7 @@ class TestOpen:
             assert open_data(config).counts.val_images_in_train == 1
         told = capsys.readouterr().err
         assert told.count("warning: ") == 1
-        assert "1 of 7 validation images are in the training set too, pixel for pixel" in told
+        assert "of 7 validation images the training set holds 1 too, pixel for pixel" in told
 
     def test_statistics(self, data_config: Config) -> None:
         data = open_data(data_config())

@@ -65,7 +65,7 @@ def test_a_turned_image_is_kept_as_it_lies_and_told_once(
     assert (data.val.images[-1][:, : SIZE // 2] == RED).all()
     (line,) = warnings_of(capsys)
     assert line == (
-        f"warning: {store}: 1 images are not upright as their files hold them (EXIF orientation), and are taken so:"
+        f"warning: {store}: not upright as the file holds it (EXIF orientation), and taken so: 1 image;"
         " data.exif=rotate turns them"
     )
     with Image.open(turned) as image:
@@ -104,7 +104,7 @@ def test_transparent_pixels_keep_what_is_beneath_and_it_is_told_once(
     assert data.counts.transparent == 1
     assert (data.val.images[-1][:, : SIZE // 2] == RED).all()
     (line,) = warnings_of(capsys)
-    assert "1 images have transparent pixels, which keep the colour stored beneath: data.transparency=white" in line
+    assert "with transparent pixels, which keep the colour stored beneath: 1 image; data.transparency=white" in line
     with Image.open(transparent) as image:
         image.convert("RGB").save(transparent)
     opaque = open_data(data_config())

@@ -95,12 +95,23 @@ def test_the_picture_can_be_opened(tmp_path_factory: pytest.TempPathFactory) -> 
         assert picture.width >= 2 * picture.height > 1000
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_screen_shows_times_alone(width: int) -> None:
+    table = kernel_table(profiled(), CEILINGS)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(step_table(table, "by kernel", width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "100.0" in text
+    assert "GFLOP" not in text
+
+
 def test_the_screen_shows_rows_of_some_weight_and_the_sum_of_all() -> None:
     many = profiled()
     many.spans[0].append(Span("forward", "relu1", "tiny", 1e-6))
     table = kernel_table(many, CEILINGS)
     console = Console(width=WIDTH, record=True, file=io.StringIO())
-    console.print(step_table(table, "by kernel"))
+    console.print(step_table(table, "by kernel", WIDTH))
     console.print(difference_table(difference(table, table), "less itself", ("baseline", "no_lrn")))
     text = console.export_text()
     assert "convolution_backward" in text
