@@ -109,12 +109,8 @@ def tracking(
     if escaped(str(folder)) != str(folder):
         _say(f"not available, the run goes on without it: {escaped(str(folder))} is no UTF-8, as W&B needs it")
         return Tracker(None)
-    project = config.project
-    if project == WandbConfig().project:
-        project = os.environ.get("WANDB_PROJECT") or project
     arguments = {
-        "project": project,
-        "entity": config.entity or os.environ.get("WANDB_ENTITY"),
+        **_place(config),
         "dir": str(folder),
         "name": name[:LONGEST_NAME],
         "group": group[:LONGEST_NAME],
@@ -128,6 +124,14 @@ def tracking(
     except Exception as error:
         _say(f"not available, the run goes on without it: {_line(error)}")
         return Tracker(None)
+
+
+def _place(config: WandbConfig) -> dict[str, str | None]:
+    """Project and entity: W&B's own environment variables hold where the configuration says nothing."""
+    project = config.project
+    if project == WandbConfig().project:
+        project = os.environ.get("WANDB_PROJECT") or project
+    return {"project": project, "entity": config.entity or os.environ.get("WANDB_ENTITY")}
 
 
 def _mode(config: WandbConfig) -> str:

@@ -126,7 +126,8 @@ def test_done_already_makes_lost_weights_from_the_checkpoint(
     # as a kill left it once, between record and weights
     shutil.copytree(undisturbed / "runs", results / "runs", dirs_exist_ok=True)
     assert command(results) == 0
-    assert "done already (complete); force=true" in capfd.readouterr().out
+    told = "done already (complete), and its weights are written now, from its last checkpoint; force=true"
+    assert told in capfd.readouterr().out
     assert left(results) == left(undisturbed)
     next(results.rglob(checkpoint.WEIGHTS)).unlink()
     assert command(results) == 0

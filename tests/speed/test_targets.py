@@ -3,6 +3,7 @@ from itertools import groupby
 import pytest
 
 from repro import bench
+from repro.speed import wording
 from repro.speed.targets import CPU, CUDA, NOT_MEASURED, TARGETS, Target, judge, not_measured, targets
 
 FASTER = Target(CPU, "step", "step", "images/s", 2.0, "ours", "peer")
@@ -47,3 +48,8 @@ def test_every_target_belongs_to_a_part_and_has_a_name_of_its_own() -> None:
         assert len(names) == len(set(names))
         in_order = [part for part, _ in groupby(target.part for target in targets(kind))]
         assert in_order == [part for part in parts if part in in_order]
+
+
+def test_a_small_ratio_keeps_two_digits() -> None:
+    row = judge(FASTER, {"ours": [0.123456], "peer": [10.0]})
+    assert wording.cells(row)[3] == "0.012 [0.012, 0.012]"
