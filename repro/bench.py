@@ -24,22 +24,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro.benchmarks import benchfile
+from repro.benchmarks.benchfile import Part
+from repro.benchmarks.cells import HEADER, THROUGHPUT_HEADER, cells, tell, throughput_cells
+from repro.benchmarks.own_process import within
+from repro.benchmarks.targets import CPU, CUDA, judge, not_measured, targets
 from repro.command import exit_code, own_words
 from repro.environment import capture_code, capture_machine
 from repro.errors import RunFailure, UserError
-from repro.experiments import at_home
-from repro.speed import benchfile
-from repro.speed.benchfile import Part
-from repro.speed.bounded import within
-from repro.speed.targets import CPU, CUDA, judge, not_measured, targets
-from repro.speed.wording import HEADER, THROUGHPUT_HEADER, cells, tell, throughput_cells
+from repro.experiments.words import at_home
 from repro.text import console_for_tables, counted
 
 if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from repro.speed.sidebyside import Measured
+    from repro.benchmarks.alternating import Measured
 
 PARTS = {
     CPU: ("lrn", "step", "neighbour", "input", "memory", "start", "throughput"),
@@ -119,16 +119,25 @@ def measure(part: str, kind: str) -> tuple[Part, Mapping[str, str]]:
 
 
 def _race(part: str, kind: str) -> "Callable[[torch.device], Measured]":
-    from repro.speed import gpu_inputs, inputs, lrn, neighbours, runs, startup, steps, throughput
+    from repro.benchmarks import (
+        busy_machine,
+        gpu_inputs,
+        inputs,
+        lrn,
+        startup,
+        throughput,
+        training_steps,
+        whole_runs,
+    )
 
     races = {
         "lrn": lrn.race,
-        "step": steps.race,
-        "neighbour": neighbours.race,
+        "step": training_steps.race,
+        "neighbour": busy_machine.race,
         "input": gpu_inputs.race if kind == CUDA else inputs.race,
         "memory": inputs.memory,
         "start": startup.race,
-        "run": runs.race,
+        "run": whole_runs.race,
         "throughput": throughput.race,
     }
     return races[part]

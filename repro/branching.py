@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from repro import naming
 from repro import record as records
 from repro.errors import Taken
-from repro.report.branches import shared_epochs
+from repro.evidence.branches import shared_epochs
+from repro.experiments import naming
 from repro.runner import Run, only_one
 from repro.train import checkpoint
 from repro.train.loop import Training

@@ -32,18 +32,19 @@ from rich.console import Console
 from rich.progress import track
 
 from repro import record as records
-from repro import runner, stopping, suites, sweep
+from repro import runner, stopping
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words, warn
 from repro.config import Config, DataConfig
+from repro.distributed import from_environment
 from repro.errors import Taken, Unusable, UserError
-from repro.experiments import compose
+from repro.experiments import suites, sweep
+from repro.experiments.compose import compose
 from repro.pace import Clock, Timings, span, timings_of
-from repro.ranks import from_environment
-from repro.report.end import of_sweep
-from repro.report.terminal import Screen
 from repro.request import request
 from repro.runner import Run
+from repro.terminal.end import of_sweep
+from repro.terminal.screen import Screen
 from repro.text import counted
 from repro.threads import cores
 from repro.train import checkpoint

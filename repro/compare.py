@@ -11,13 +11,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from repro import record, suites
+from repro import record
 from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
-from repro.experiments import at_home
+from repro.evidence.comparison import Comparison, comparisons
+from repro.experiments import suites
+from repro.experiments.words import at_home
 from repro.files import replace_file
-from repro.report import claims, findings, index, readme, speed, suite, surprises, tables
-from repro.report.effects import Comparison, comparisons
+from repro.report import (
+    claims_page,
+    experiments_page,
+    largest_effects,
+    readme,
+    speed_page,
+    suite_page,
+    surprises,
+    tables,
+)
 from repro.text import counted
 
 
@@ -40,7 +50,7 @@ def _compare(arguments: Sequence[str]) -> None:
     for run in runs:
         run.correct()  # tells where bits and errors are not of one run
     if page:
-        print(suite.render(page, comparisons(runs)), end="")
+        print(suite_page.render(page, comparisons(runs)), end="")
         return
     folder, parts = results_dir / "tables", comparisons(runs)
     files = _files(results_dir, folder, parts)
@@ -48,7 +58,7 @@ def _compare(arguments: Sequence[str]) -> None:
     if check and stale:
         names = ", ".join(map(_shown, stale))
         raise RunFailure(f"stale: {names}: run python -m repro.compare results_dir={results_dir}")
-    told = [*findings.lines(parts), *(f"{_verb(path, files)}: {_shown(path)}" for path in stale)]
+    told = [*largest_effects.lines(parts), *(f"{_verb(path, files)}: {_shown(path)}" for path in stale)]
     if not check:
         _write(folder, files, stale)
     print("\n".join(told))
@@ -72,17 +82,17 @@ def _shown(path: Path) -> str:
 def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison]) -> dict[Path, bytes]:
     """Every file that the comparisons give; the project's own pages tell of its own results alone."""
     asked = [one for one in suites.usable() if any(part.setup == one.setup for part in parts)]
-    names = speed.render(results_dir)
+    names = speed_page.render(results_dir)
     names |= tables.render(parts, asked, [f"[Speed]({name}) beside plain PyTorch.\n" for name in names])
     names["README.md"] += surprises.section(parts)
-    names |= claims.render(parts)
-    names |= {f"suite-{one.name}.md": suite.render(one, parts) for one in asked}
+    names |= claims_page.render(parts)
+    names |= {f"suite-{one.name}.md": suite_page.render(one, parts) for one in asked}
     texts = {folder / name: text for name, text in names.items()}
-    if results_dir.resolve() == index.RESULTS.resolve():
-        project = index.RESULTS.parent / "README.md"
+    if results_dir.resolve() == experiments_page.RESULTS.resolve():
+        project = experiments_page.RESULTS.parent / "README.md"
         if (text := readme.updated(project, parts)) is not None:
             texts[project] = text
-        texts[index.README] = index.render(parts)
+        texts[experiments_page.README] = experiments_page.render(parts)
     return {path: text.encode() for path, text in texts.items()}
 
 

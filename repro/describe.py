@@ -89,7 +89,7 @@ def _print_table(rows: list[Layer], title: str) -> None:
 
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, and `format=table|json`. The setup is `ilsvrc2012`."""
-    from repro.experiments import compose
+    from repro.experiments.compose import compose
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)

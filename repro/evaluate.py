@@ -36,7 +36,7 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
 
     from repro import threads
     from repro.data.augmentation import Pixels
-    from repro.data.resident import resident
+    from repro.data.on_gpu import resident
     from repro.data.sources import class_count
     from repro.data.store import open_data
     from repro.model import build
@@ -144,7 +144,7 @@ def _print_table(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, `weights=FILE`, `mean=FILE` and `format=table|json`."""
-    from repro.experiments import compose
+    from repro.experiments.compose import compose
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)

@@ -12,8 +12,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.distributed import from_environment
 from repro.environment import device_name
-from repro.ranks import from_environment
 
 if TYPE_CHECKING:
     from repro.runner import Run

@@ -20,7 +20,7 @@ YES_NO = ("true", "false")
 
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, and `verify=true|false`. Prints what the store holds."""
-    from repro.experiments import compose
+    from repro.experiments.compose import compose
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)

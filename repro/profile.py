@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from repro.environment import Machine
+    from repro.profiling.recorded_steps import Profiled
     from repro.profiling.roofline import Ceilings
-    from repro.profiling.steps import Profiled
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not within brackets
 
@@ -68,8 +68,10 @@ Tables = dict[str, "pd.DataFrame"]
 def arms(words: list[str]) -> list[Arm]:
     """One for each name of `ablation=a,b` or `ablation=a,[b,c]`. UserError for what does not compose."""
     from repro.config import Precision
-    from repro.experiments import BASELINE, chosen_ablations, compose
-    from repro.naming import identify
+    from repro.experiments.compose import compose
+    from repro.experiments.folder import BASELINE
+    from repro.experiments.naming import identify
+    from repro.experiments.words import chosen_ablations
     from repro.train.device import choose_device
     from repro.train.precision import resolve, resolved
 
@@ -93,8 +95,8 @@ def profile(arms: list[Arm], steps: int) -> None:
 
     Raises UserError or RunFailure where the results cannot be written.
     """
-    from repro.profiling.steps import profile_steps
-    from repro.profiling.terminal import WIDTH
+    from repro.profiling.printed import WIDTH
+    from repro.profiling.recorded_steps import profile_steps
 
     stand, console = _stand(arms[0].config), console_for_tables(WIDTH)
     subjects = [(arm.config, _trace(arm, stand)) for arm in arms]
@@ -127,7 +129,7 @@ def _stand(config: Config) -> Stand:
 def _report(arm: Arm, profiled: "Profiled", stand: Stand, console: "Console") -> Tables:
     from repro.profiling import roofline
     from repro.profiling.breakdown import kernel_table, layer_table
-    from repro.profiling.terminal import step_table
+    from repro.profiling.printed import step_table
 
     folder = stand.tables / arm.name
     tables = {"layers": layer_table(profiled, stand.ceilings), "kernels": kernel_table(profiled, stand.ceilings)}
@@ -147,7 +149,7 @@ _ROW = {"layers": "layer and phase", "kernels": "kernel"}
 
 def _compare(arm: Arm, tables: Tables, first: Arm, reference: Tables, stand: Stand, console: "Console") -> None:
     from repro.profiling.breakdown import difference
-    from repro.profiling.terminal import difference_table
+    from repro.profiling.printed import difference_table
 
     for kind, table in tables.items():
         change = difference(table, reference[kind])

@@ -7,14 +7,15 @@ writes nothing and fails where the file there is not what they give.
 import sys
 from collections.abc import Sequence
 
-from repro import suites
 from repro.command import exit_code
 from repro.errors import RunFailure, UserError
-from repro.experiments import check_files, choices
+from repro.evidence.comparison import comparisons
+from repro.experiments import suites
+from repro.experiments.folder import choices
+from repro.experiments.registry import check_files
 from repro.files import replace_file
 from repro.record import find
-from repro.report.effects import comparisons
-from repro.report.index import README, RESULTS, render
+from repro.report.experiments_page import README, RESULTS, render
 
 
 def main(argv: Sequence[str] | None = None) -> int:

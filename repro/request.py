@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from repro import naming
 from repro.config import Config, Precision
-from repro.experiments import chosen_ablations, plain
-from repro.ranks import from_environment
+from repro.distributed import from_environment
+from repro.experiments import naming
+from repro.experiments.keys import plain
+from repro.experiments.words import chosen_ablations
 from repro.record import config_hash
 from repro.runner import Run
 from repro.train.device import choose_device

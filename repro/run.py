@@ -21,10 +21,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from repro import experiments, stopping, suites
+from repro import stopping
 from repro.command import exit_code
+from repro.distributed import from_environment, leave
 from repro.errors import UserError
-from repro.ranks import from_environment, leave
+from repro.experiments import compose, folder, suites, words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,22 +69,22 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
     try:
         if _sweeps_here(sys.argv[1:]):
-            _codes.append(_sweep(experiments.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
+            _codes.append(_sweep(words.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
         else:
-            _start_hydra(experiments.normalise_arguments(suites.expand(sys.argv[1:])))
+            _start_hydra(words.normalise_arguments(suites.expand(sys.argv[1:])))
         leave()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(experiments.explain(error)) from error
+        raise UserError(compose.explain(error)) from error
 
 
 def _help(words: Sequence[str]) -> str:
     if words:
-        from repro.report import help as pages
+        from repro.terminal import help as pages
 
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         if page := pages.text(words, width):
             return page
-    return _HELP.format(choices="\n".join(map(_choices, (*experiments.GROUPS, "suite"))))
+    return _HELP.format(choices="\n".join(map(_choices, (*folder.GROUPS, "suite"))))
 
 
 def _sweeps_here(words: Sequence[str]) -> bool:
@@ -107,8 +108,8 @@ def _sweeps_here(words: Sequence[str]) -> bool:
 
 def _sweep(words: Sequence[str], started: float) -> int:
     """A suite or a sweep that this process makes; says what it is before PyTorch is read in."""
-    from repro import sweep
-    from repro.report.terminal import Screen
+    from repro.experiments import sweep
+    from repro.terminal.screen import Screen
 
     if from_environment().first:
         screen = Screen()
@@ -125,7 +126,7 @@ def _start_hydra(words: Sequence[str]) -> None:
 
     sys.argv[1:] = words
     try:
-        hydra.main(config_path=str(experiments.EXPERIMENTS), config_name="config", version_base="1.3")(_job)()
+        hydra.main(config_path=str(folder.EXPERIMENTS), config_name="config", version_base="1.3")(_job)()
     except OSError as error:
         if _codes or error.filename is None:  # not of the folder that Hydra makes for a sweep
             raise
@@ -134,9 +135,7 @@ def _start_hydra(words: Sequence[str]) -> None:
 
 
 def _choices(group: str) -> str:
-    return textwrap.fill(
-        ", ".join(experiments.choices(group)), 100, initial_indent=f"{group}: ", subsequent_indent="  "
-    )
+    return textwrap.fill(", ".join(folder.choices(group)), 100, initial_indent=f"{group}: ", subsequent_indent="  ")
 
 
 def _job(node: "DictConfig") -> None:
@@ -160,11 +159,11 @@ def _run(node: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from repro.report.terminal import Screen
+    from repro.terminal.screen import Screen
 
     hydra, words = HydraConfig.get(), HydraConfig.get().overrides.task
     with Screen(f"run {hydra.job.num + 1}" if hydra.mode is RunMode.MULTIRUN else "") as screen:
-        config = experiments.to_config(node)
+        config = compose.to_config(node)
         screen.first_words(config, words)
 
         from repro import runner  # which read in PyTorch

@@ -11,22 +11,23 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from repro import naming, stopping, threads
 from repro import record as records
+from repro import stopping, threads
 from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
 from repro.data.sources import Listing, class_count
 from repro.data.store import ImageData, open_data
 from repro.describe import layer_table, total
+from repro.distributed import Ranks, from_environment, join
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
 from repro.errors import Taken, UserError
+from repro.evidence.comparison import settings
+from repro.experiments import naming
+from repro.experiments.naming import PRECISION, leaves_precision_open
 from repro.model import Network, build
-from repro.model.conv1 import Conv1
-from repro.naming import PRECISION, leaves_precision_open
-from repro.ranks import Ranks, from_environment, join
+from repro.model.fast.conv1 import Conv1
 from repro.record import Record
-from repro.report.effects import settings
-from repro.report.terminal import Screen
+from repro.terminal.screen import Screen
 from repro.text import counted
 from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory

@@ -132,7 +132,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="module")
 def plain() -> Iterator[dict[tuple[str, str], "Config"]]:
     """Every recipe in every setup; nothing composes them again."""
-    from repro import naming
+    from repro.experiments import naming
     from tests.places import plain_configs
 
     configs = plain_configs()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from repro.data.augmentation import Windows, cut_into
-from repro.data.squares import Squares
+from repro.data.image_arrays import Squares
 
 
 def cut(images: Squares, indices: np.ndarray, windows: Windows, crop: int) -> Tensor:

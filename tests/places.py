@@ -7,7 +7,9 @@ from itertools import product
 from typing import Any
 
 from repro.config import Config
-from repro.experiments import ablations, choices, compose
+from repro.experiments.compose import compose
+from repro.experiments.folder import choices
+from repro.experiments.registry import ablations
 
 RECIPES, SETUPS = ("paper", "source"), tuple(choices("setup"))
 

@@ -1,4 +1,4 @@
-"""For `tests/test_ranks.py`, started by torchrun: how far a shared training step is from that of one process."""
+"""For `tests/test_distributed.py`, started by torchrun: how far a shared training step is from that of one process."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 import repro.train.step
+from repro.distributed import ALONE, Ranks, from_environment, join, leave
 from repro.model import build
-from repro.ranks import ALONE, Ranks, from_environment, join, leave
 from repro.train.optimizer import make_optimizer
+from repro.train.running_loss import Tally
 from repro.train.step import TrainingStep
-from repro.train.tally import Tally
 from tests.tiny import CROP, tiny_config
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ import pytest
 from repro import record
 from repro.config import Config
 from repro.record import Code, Cost, Data, Errors, Machine, Metrics, Record, TrainErrors
-from repro.report import index
+from repro.report import experiments_page
 
 IMAGES = 400
 CHANGES: dict[str, dict[str, Any]] = {
@@ -107,8 +107,8 @@ def file_record(results_dir: Path, run: Record) -> Path:
 
 def adopt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes `folder` the project's own checkout for a test; returns its results folder."""
-    monkeypatch.setattr(index, "RESULTS", folder / "results")
-    monkeypatch.setattr(index, "README", folder / "experiments.md")
+    monkeypatch.setattr(experiments_page, "RESULTS", folder / "results")
+    monkeypatch.setattr(experiments_page, "README", folder / "experiments.md")
     return folder / "results"
 
 

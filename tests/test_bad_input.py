@@ -13,7 +13,7 @@ from filelock import FileLock
 from repro import record as records
 from repro.errors import UserError
 from repro.model import Network
-from repro.report.terminal import Screen
+from repro.terminal.screen import Screen
 from repro.train import checkpoint, memory
 from repro.train.device import choose_device
 from tests.tiny import WORDS, make_image_folder, only_record, run_command

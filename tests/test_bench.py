@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from repro import bench
+from repro.benchmarks.alternating import Measured
+from repro.benchmarks.benchfile import Part
+from repro.benchmarks.targets import CPU, CUDA, targets
 from repro.command import exit_code
 from repro.errors import RunFailure
-from repro.speed.benchfile import Part
-from repro.speed.sidebyside import Measured
-from repro.speed.targets import CPU, CUDA, targets
-from tests.speed.parts import make_part
+from tests.benchmarks.parts import make_part
 
 Answer = Callable[..., tuple[int, str, str]]
 

@@ -19,8 +19,8 @@ from repro import campaign, pace, stopping
 from repro import record as records
 from repro.campaign import requests, summary
 from repro.pace import FILE, Clock, Timings, timings_of
-from repro.report import terminal
-from repro.report.terminal import Screen
+from repro.terminal import screen
+from repro.terminal.screen import Screen
 from repro.train import checkpoint
 from tests.tiny import WORDS, content, latest, run_command
 
@@ -106,7 +106,7 @@ def test_a_run_whose_first_steps_tell_that_it_takes_too_long_goes_on_later(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(pace, "SECONDS_WATCHED", 0)
-        patch.setattr(terminal, "EPOCHS_OF_END", 10**9)  # so that the third look, in the third epoch, says so
+        patch.setattr(screen, "EPOCHS_OF_END", 10**9)  # so that the third look, in the third epoch, says so
         assert start("minutes=10") == 0
     out = capfd.readouterr().out
     assert (

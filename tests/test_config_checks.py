@@ -21,8 +21,9 @@ from repro.config_checks import RANGES, check, range_of
 from repro.data.augmentation import random_windows
 from repro.describe import layer_table
 from repro.errors import RunFailure, UserError
-from repro.experiments import GROUPS, choices, compose
-from repro.naming import identify
+from repro.experiments.compose import compose
+from repro.experiments.folder import GROUPS, choices
+from repro.experiments.naming import identify
 from repro.train.schedule import Schedule
 from tests.places import put
 from tests.tiny import make_training, tiny_config, tiny_data

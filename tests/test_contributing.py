@@ -6,8 +6,9 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-from repro import profile, suites
+from repro import profile
 from repro.bench import DEFAULTS
+from repro.experiments import suites
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from repro import experiments
 from repro.config import Config, DataConfig, Net, Normalization, TrainConfig, WandbConfig
 from repro.config_checks import check
 from repro.errors import UserError
-from repro.experiments import ablations, choices, compose, named_keys, normalise_arguments, quoted
-from repro.naming import changes, difference
+from repro.experiments import compose as composition
+from repro.experiments import folder, words
+from repro.experiments.compose import compose
+from repro.experiments.folder import choices
+from repro.experiments.naming import changes, difference
+from repro.experiments.registry import ablations, named_keys
+from repro.experiments.words import normalise_arguments, quoted
 from tests.places import RECIPES, SETUPS, places, put
 
 REQUIRED = """
@@ -84,7 +88,7 @@ def test_the_about_block_is_complete(name: str) -> None:
 @pytest.mark.parametrize("group", ["recipe", "setup"])
 def test_a_recipe_and_a_setup_begin_with_their_name(group: str) -> None:
     for name in choices(group):
-        raw = OmegaConf.load(experiments.EXPERIMENTS / group / f"{name}.yaml")
+        raw = OmegaConf.load(folder.EXPERIMENTS / group / f"{name}.yaml")
         assert next(iter(raw.items())) == (group, name)
 
 
@@ -239,7 +243,7 @@ def test_the_keys_of_texts_are_those_of_the_schema() -> None:
     for section in (DataConfig, TrainConfig, WandbConfig):
         prefix = section.__name__.removesuffix("Config").lower()
         declared |= {f"{prefix}.{field.name}" for field in fields(section) if field.type in (str, str | None)}
-    assert declared == set(experiments.TEXTS)
+    assert declared == set(words.TEXTS)
 
 
 def test_a_composition_kept_from_before_is_what_hydra_makes() -> None:
@@ -250,7 +254,7 @@ def test_a_composition_kept_from_before_is_what_hydra_makes() -> None:
         "schedule.drops=[0.5,0.75]",
         "data.root=a",
     ]
-    whole = experiments.to_config(experiments._by_hydra(experiments.EXPERIMENTS, tuple(words)))
+    whole = composition.to_config(composition._by_hydra(folder.EXPERIMENTS, tuple(words)))
     assert compose(words) == whole
     assert compose(words[:1]).seed == 0  # nothing is left of the words before
 

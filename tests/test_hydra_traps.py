@@ -10,16 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from repro import experiments, naming
 from repro.errors import UserError
-from repro.experiments import ablations, chosen_ablations, compose, normalise_arguments
-from repro.naming import identify
+from repro.experiments import compose as composition
+from repro.experiments import folder, naming, registry
+from repro.experiments.compose import compose
+from repro.experiments.naming import identify
+from repro.experiments.registry import ablations
+from repro.experiments.words import chosen_ablations, normalise_arguments
 
 APP = """
 import sys, hydra
 from hydra.core.hydra_config import HydraConfig
-from repro.experiments import EXPERIMENTS, chosen_ablations, normalise_arguments, to_config
-from repro.naming import identify
+from repro.experiments.compose import to_config
+from repro.experiments.folder import EXPERIMENTS
+from repro.experiments.naming import identify
+from repro.experiments.words import chosen_ablations, normalise_arguments
 
 def job(node):
     config = to_config(node)
@@ -34,20 +39,20 @@ hydra.main(config_path=str(EXPERIMENTS), config_name="config", version_base="1.3
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of experiments/ that a test may spoil."""
-    folder = tmp_path / "experiments"
-    shutil.copytree(experiments.EXPERIMENTS, folder)
-    names = ("_keys", "_read", "_by_hydra", "_registered", "ablations")
-    caches = [naming.plain_settings, *(getattr(experiments, name) for name in names)]
-    monkeypatch.setattr(experiments, "EXPERIMENTS", folder)
+    place = tmp_path / "experiments"
+    shutil.copytree(folder.EXPERIMENTS, place)
+    of_files = (registry.read_keys, registry.read_ablation, registry._registered, registry.ablations)
+    caches = [naming.plain_settings, composition._by_hydra, *of_files]
+    monkeypatch.setattr(folder, "EXPERIMENTS", place)
     for cache in caches:
         cache.cache_clear()
-    yield folder
+    yield place
     for cache in caches:
         cache.cache_clear()
 
 
 def run_app(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    root = Path(experiments.__file__).parents[1]
+    root = Path(folder.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.run(
         [sys.executable, "-c", APP, *words], cwd=folder, env=environment, capture_output=True, text=True
@@ -140,7 +145,7 @@ def test_a_bad_file_is_named_and_only_who_asks_for_it_ends(
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: ablation/a_new.yaml: {message}")
     with pytest.raises(UserError, match=re.escape(f"ablation/a_new.yaml: {message}")):
-        experiments.check_files()
+        registry.check_files()
 
 
 @pytest.mark.parametrize(
@@ -278,8 +283,8 @@ def test_help_lists_the_choices_and_leaves_nothing(tmp_path: Path) -> None:
     text = subprocess.run(
         [sys.executable, "-m", "repro.run", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
-    for group in (*experiments.GROUPS, "suite"):
-        assert f" {group}: {', '.join(experiments.choices(group))} " in " ".join(text.split())
+    for group in (*folder.GROUPS, "suite"):
+        assert f" {group}: {', '.join(folder.choices(group))} " in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 120
     assert "python -m repro.run ablation=no_lrn" in text
     assert not any(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import pytest
 
 from repro import pace
 from repro.command import warn
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.pace import Timings
 from repro.request import request
 from repro.runner import Run

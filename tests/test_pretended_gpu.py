@@ -19,17 +19,17 @@ import tests.pretend as pretend
 from repro import evaluate, profile, runner
 from repro.config import Config, Mean, OptimizerKind, Precision
 from repro.data.store import ImageData, open_data
+from repro.distributed import Ranks
 from repro.errors import RunFailure, UserError
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build
-from repro.profiling import ceilings, roofline, steps
-from repro.ranks import Ranks
+from repro.profiling import ceilings, recorded_steps, roofline
 from repro.record import find
 from repro.train import loop
+from repro.train.cuda_graph import WARM_UPS
 from repro.train.device import choose_device
-from repro.train.graph import WARM_UPS
 from repro.train.loop import Training
-from repro.train.tally import Tally
+from repro.train.running_loss import Tally
 from tests.pretend import Gpu
 from tests.tiny import IDENTITY, WORDS, only_record, run_command, tiny_config, tiny_data
 
@@ -218,7 +218,9 @@ def test_a_command_files_a_record_of_its_device(device: str, images: Path, resul
 def test_a_profile_has_a_step_as_one_graph_beside_its_kernels(
     results: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(steps.ACTIVITIES, "cuda", steps.ACTIVITIES["cpu"])  # PyTorch's profiler wants a real one
+    monkeypatch.setitem(
+        recorded_steps.ACTIVITIES, "cuda", recorded_steps.ACTIVITIES["cpu"]
+    )  # PyTorch's profiler wants a real one
     monkeypatch.setitem(ceilings.COPIED, "cuda", 2**20)
     monkeypatch.setitem(ceilings.SIDE, "cuda", 128)
     monkeypatch.setattr(roofline, "draw", lambda *_: None)

@@ -21,7 +21,7 @@ import pytest
 import tests.pretend as pretend
 from repro import profile
 from repro.command import exit_code
-from repro.profiling import ceilings, steps
+from repro.profiling import ceilings, recorded_steps
 from tests.tiny import WORDS
 
 TINY = (*WORDS, "data.classes=4")
@@ -180,8 +180,10 @@ def test_ablations_within_brackets_are_one_arm() -> None:
 def test_on_a_pretended_gpu_a_step_is_profiled_kernel_by_kernel_and_timed_as_a_graph(tmp_path: Path) -> None:
     words = [word for word in TINY if not word.startswith("train.device")]
     with pretend.gpu() as gpu, small_ceilings(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "ACTIVITIES", {"cuda": steps.ACTIVITIES["cpu"]})  # there is no driver to be asked
-        patch.setattr(steps, "IMAGES_ON_GPU", 20)
+        patch.setattr(
+            recorded_steps, "ACTIVITIES", {"cuda": recorded_steps.ACTIVITIES["cpu"]}
+        )  # there is no driver to be asked
+        patch.setattr(recorded_steps, "IMAGES_ON_GPU", 20)
         profile.profile(profile.arms([*words, f"results_dir={tmp_path}"]), steps=2)
     done = Done("", tmp_path)
     summary = json.loads((done.folder("baseline") / "profile.json").read_text())

@@ -9,10 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from repro import compare, experiments, naming, suites
+from repro import compare
 from repro import record as records
-from repro.experiments import ablations, choices, compose
-from repro.report import end
+from repro.experiments import folder, naming, registry, suites
+from repro.experiments.compose import compose
+from repro.experiments.folder import choices
+from repro.experiments.registry import ablations
+from repro.terminal import end
 from repro.train import checkpoint
 from tests.synthetic import file_record, make_record
 
@@ -30,7 +33,7 @@ COMMANDS = [
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("run", "describe")], ids=" ".join)
 def test_every_command_composes(words: list[str]) -> None:
     own = ("-m", "format", "minutes", "at_once")  # no keys of a configuration
-    arguments = [word for word in experiments.normalise_arguments(words[1:]) if word.partition("=")[0] not in own]
+    arguments = [word for word in words.normalise_arguments(words[1:]) if word.partition("=")[0] not in own]
     for word in {word for run in suites.runs(arguments) for word in run}:
         compose([word])
 
@@ -73,13 +76,13 @@ def test_the_example_ablation_can_be_added(tmp_path: Path, monkeypatch: pytest.M
     (example,) = [block for kind, block in BLOCKS if kind == "yaml"]
     assert set(yaml.safe_load(example)) == {"about", "model"}
     copy = tmp_path / "experiments"
-    for path in experiments.EXPERIMENTS.rglob("*.yaml"):
-        place = copy / path.relative_to(experiments.EXPERIMENTS)
+    for path in folder.EXPERIMENTS.rglob("*.yaml"):
+        place = copy / path.relative_to(folder.EXPERIMENTS)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(path.read_bytes())
     (copy / "ablation" / "small_window.yaml").write_text(example)
-    monkeypatch.setattr(experiments, "EXPERIMENTS", copy)
-    for cached in (experiments.ablations, experiments._read):
+    monkeypatch.setattr(folder, "EXPERIMENTS", copy)
+    for cached in (registry.ablations, registry.read_ablation):
         cached.cache_clear()
     try:
         config = compose(["ablation=small_window"])
@@ -87,7 +90,7 @@ def test_the_example_ablation_can_be_added(tmp_path: Path, monkeypatch: pytest.M
         assert naming.identify(config, ["small_window"])[0] == "small_window"
         assert "small_window" in ablations()
     finally:
-        for cached in (experiments.ablations, experiments._read):
+        for cached in (registry.ablations, registry.read_ablation):
             cached.cache_clear()
 
 

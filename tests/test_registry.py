@@ -5,10 +5,12 @@ import pytest
 
 from repro import record, registry
 from repro.config import Config
-from repro.experiments import EXPERIMENTS, ablations, choices, compose, named_keys
-from repro.naming import settings
-from repro.report import index as page
-from repro.report.effects import comparisons
+from repro.evidence.comparison import comparisons
+from repro.experiments.compose import compose
+from repro.experiments.folder import EXPERIMENTS, choices
+from repro.experiments.naming import settings
+from repro.experiments.registry import ablations, named_keys
+from repro.report import experiments_page as page
 
 RECIPES = ("paper", "source")
 NOT_OF_A_RECIPE = {  # a matter of the setup or the user

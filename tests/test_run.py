@@ -18,7 +18,7 @@ import pytest
 from repro import record as records
 from repro import runner, stopping
 from repro.config import Config, Precision, TrainConfig
-from repro.report.terminal import Screen
+from repro.terminal.screen import Screen
 from repro.train import loop, precision
 from tests.tiny import WORDS, content, latest, only_record, run_command
 

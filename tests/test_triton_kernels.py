@@ -76,7 +76,7 @@ def test_it_is_tried_once_and_the_plain_way_gives_the_result(
 @pytest.mark.usefixtures("afresh")
 def test_where_the_trial_succeeds_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_trial, "run", lambda: None)
-    assert triton_kernels.load("repro.model.lrn_triton") is sys.modules["repro.model.lrn_triton"]
+    assert triton_kernels.load("repro.model.fast.lrn_triton") is sys.modules["repro.model.fast.lrn_triton"]
 
 
 @pytest.mark.usefixtures("afresh")

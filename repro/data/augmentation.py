@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repro import triton_kernels
 from repro.config import AugmentConfig, ColorNoise, Config, Mean, Precision
-from repro.data.squares import Squares
+from repro.data.image_arrays import Squares
 from repro.data.store import ImageData
 
 

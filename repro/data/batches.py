@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from repro.config import Config, reached
-from repro.data.ahead import DRAWS_AHEAD, Draw, cut_ahead, made_ahead, moved_ahead
 from repro.data.augmentation import Pixels, Windows, color_draws, on_device, places_of, random_windows
+from repro.data.prefetch import DRAWS_AHEAD, Draw, cut_ahead, made_ahead, moved_ahead
 from repro.data.store import ImageData, Split
-from repro.ranks import ALONE, Ranks
+from repro.distributed import ALONE, Ranks
 
 
 def held_out_count(config: Config, images: int) -> int:

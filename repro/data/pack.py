@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro.config import DataConfig, Format
-from repro.data.growing import GrowingArray, sync
+from repro.data.appendable import GrowingArray, sync
+from repro.data.decode import read_square
+from repro.data.image_arrays import as_squares, encode
 from repro.data.sources import Files, Listing, bad_files
-from repro.data.square import read_square
-from repro.data.squares import as_squares, encode
 from repro.data.statistics import measure
 from repro.errors import RunFailure, UserError
 from repro.files import is_file, replace_file

@@ -17,9 +17,9 @@ from PIL import Image
 
 from repro.config import DataConfig, Source
 from repro.data import archives, embedded
-from repro.data.place import possible_places
+from repro.data.cache_folders import possible_places
+from repro.distributed import warn
 from repro.errors import UserError
-from repro.ranks import warn
 from repro.text import counted
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list

@@ -13,13 +13,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from repro.config import DataConfig, Exif, Format, Source, Transparency
+from repro.data.cache_folders import LOCK, first_writable, possible_places
+from repro.data.image_arrays import Squares, as_squares
 from repro.data.pack import FORMAT, META, array_names, checksum, digest, disk_errors, prepare
-from repro.data.place import LOCK, first_writable, possible_places
 from repro.data.sources import Listing, bad_files, classes_out_of_order, list_images
-from repro.data.squares import Squares, as_squares
 from repro.data.statistics import measure
+from repro.distributed import warn
 from repro.errors import RunFailure, Unusable, UserError
-from repro.ranks import warn
 from repro.text import counted
 
 VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only

@@ -5,11 +5,11 @@ import itertools
 from repro.config import Config, Net
 from repro.model.alexnet import build_alexnet
 from repro.model.cifar import build_cifar
-from repro.model.conv1 import Conv1
+from repro.model.fast.conv1 import Conv1
+from repro.model.fast.pool import MaxPool
 from repro.model.initialization import initialize
 from repro.model.lrn import LocalResponseNorm
 from repro.model.network import ColumnConv, Network, ReLU
-from repro.model.pool import MaxPool
 
 __all__ = ["Network", "build"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from repro.config import Conv1Input, DropoutPlace, ModelConfig
 from repro.errors import UserError
-from repro.model.conv1 import Conv1
+from repro.model.fast.conv1 import Conv1
 from repro.model.network import ColumnConv, ColumnLinear, Network, output_shape
 from repro.model.parts import activation, dropout, follow, pool, size
 

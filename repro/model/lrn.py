@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from repro import triton_kernels
 from repro.config import Neighbourhood, NormConfig
-from repro.model import lrn_cpu
-from repro.model.lrn_window import BETA
+from repro.model.fast import lrn_cpu
+from repro.model.fast.lrn_window import BETA
 
 
 def _sum_over_maps(x: Tensor, n: int, columns: int, scale: float) -> Tensor:
@@ -122,7 +122,7 @@ class LocalResponseNorm(nn.Module):
         """The module with kernels for this input; None where PyTorch's operations do it."""
         if not self.compiled or _layout(x) is None or torch.compiler.is_compiling():
             return None
-        module = triton_kernels.load("repro.model.lrn_triton") if x.is_cuda else lrn_cpu
+        module = triton_kernels.load("repro.model.fast.lrn_triton") if x.is_cuda else lrn_cpu
         return module if module is not None and module.serves(self, x) else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from torch import nn
 from repro.config import Activation, DropoutConfig, DropoutKind, ModelConfig, Normalization, Order, PoolConfig, Pooling
 from repro.errors import UserError
 from repro.model import lrn
+from repro.model.fast.pool import MaxPool
 from repro.model.network import Dropout, ReLU
-from repro.model.pool import MaxPool
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.sigmoid: nn.Sigmoid,

@@ -6,8 +6,8 @@ import pandas as pd
 
 from repro.profiling.attribution import BETWEEN, LOSS, Span
 from repro.profiling.ranges import BACKWARD, FORWARD, INPUT, UPDATE
+from repro.profiling.recorded_steps import Profiled
 from repro.profiling.roofline import Ceilings
-from repro.profiling.steps import Profiled
 from repro.profiling.work import Work
 
 OTHER = "other"

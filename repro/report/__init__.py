@@ -1,1 +1,1 @@
-"""What people see: the terminal during a run, and what is made of records."""
+"""Evidence as text: tables and pages."""

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from repro.experiments import EXPERIMENTS
-from repro.naming import changed, plain_settings
-from repro.report.copies import remark
-from repro.report.effects import MAIN, Comparison, plain_text
+from repro.evidence.comparison import MAIN, Comparison, plain_text
+from repro.evidence.image_copies import remark
+from repro.experiments.folder import EXPERIMENTS
+from repro.experiments.naming import changed, plain_settings
 from repro.report.readme import has_enough, is_own
 from repro.report.tables import interval
 

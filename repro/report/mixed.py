@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterable
 
-from repro.experiments import BASELINE
-from repro.report.effects import Arm, Comparison, Effect
+from repro.evidence.comparison import Arm, Comparison, Effect
+from repro.experiments.folder import BASELINE
 
 
 def mixed_code(part: Comparison, arms: Collection[Arm]) -> list[str]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from repro import stats
 from repro.config import Source
-from repro.experiments import BASELINE
-from repro.report.copies import remark
-from repro.report.effects import MAIN, Arm, Comparison
+from repro.evidence import stats
+from repro.evidence.comparison import MAIN, Arm, Comparison
+from repro.evidence.image_copies import remark
+from repro.experiments.folder import BASELINE
 from repro.report.tables import interval, markdown, processor, published_effect, stem
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from repro.experiments import ablations
-from repro.report.effects import MAIN, Comparison
+from repro.evidence.comparison import MAIN, Comparison
+from repro.experiments.registry import ablations
 from repro.report.readme import has_enough, is_shown
 from repro.report.tables import interval, markdown
 

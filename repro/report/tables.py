@@ -9,22 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from repro import stats
-from repro.experiments import ablations
+from repro.evidence import quiet, stats
+from repro.evidence.comparison import MAIN, MEASURES, TOPS, Arm, Comparison, plain_text
+from repro.evidence.image_copies import remark
+from repro.evidence.quiet import RULE
+from repro.experiments.registry import ablations
+from repro.experiments.suites import Suite
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
-from repro.report import quiet
-from repro.report.copies import remark
-from repro.report.effects import (
-    MAIN,
-    MEASURES,
-    TOPS,
-    Arm,
-    Comparison,
-    plain_text,
-)
 from repro.report.mixed import mixed_code
-from repro.report.quiet import RULE
-from repro.suites import Suite
 
 _SHIPPED = Path(__file__).parents[1] / "_results" / "paper.csv"  # where a wheel puts it
 PAPER = _SHIPPED if _SHIPPED.exists() else Path(__file__).parents[2] / "results" / "paper.csv"

@@ -2,8 +2,8 @@
 
 import torch
 
+from repro.distributed import ALONE, Ranks
 from repro.errors import UserError
-from repro.ranks import ALONE, Ranks
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:

@@ -12,8 +12,8 @@ from repro.config import TrainConfig
 from repro.data.augmentation import Pixels, ten_windows
 from repro.data.batches import fixed_batches
 from repro.data.store import Split
+from repro.distributed import ALONE, Ranks
 from repro.model import Network
-from repro.ranks import ALONE, Ranks
 from repro.train.precision import arithmetic
 
 GUESSES = 5

@@ -16,18 +16,18 @@ from repro import threads
 from repro.config import Config, ScheduleKind
 from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
-from repro.data.resident import resident
+from repro.data.on_gpu import resident
 from repro.data.store import ImageData, Split
+from repro.distributed import ALONE, Ranks
 from repro.errors import UserError
 from repro.model import Network
-from repro.ranks import ALONE, Ranks
 from repro.train import checkpoint
 from repro.train.evaluation import Evaluation, evaluate, images_at_once
 from repro.train.optimizer import make_optimizer
 from repro.train.out_of_memory import advised
+from repro.train.running_loss import Look, Tally
 from repro.train.schedule import Schedule
 from repro.train.step import TrainingStep
-from repro.train.tally import Look, Tally
 
 REPORT_STEPS = 10
 """Steps between two looks at the loss."""

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from repro.config import Config
+from repro.distributed import ALONE, Ranks
 from repro.model import Network
 from repro.model.network import Dropout
-from repro.ranks import ALONE, Ranks
-from repro.train.graph import WARM_UPS, RecordedStep
+from repro.train.cuda_graph import WARM_UPS, RecordedStep
 from repro.train.optimizer import PaperSGD
 from repro.train.out_of_memory import advised
 from repro.train.precision import arithmetic
-from repro.train.tally import Tally
+from repro.train.running_loss import Tally
 
 
 @dataclass

@@ -16,10 +16,11 @@ import safetensors.torch
 import torch
 
 from repro.errors import UserError
-from repro.experiments import GROUPS, choices, quoted
+from repro.experiments.folder import GROUPS, choices
+from repro.experiments.naming import plain_settings
+from repro.experiments.words import quoted
 from repro.files import in_utf8
 from repro.model import Network
-from repro.naming import plain_settings
 from repro.weights.wording import shown
 
 IMAGES = "images."

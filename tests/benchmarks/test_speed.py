@@ -13,14 +13,14 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from repro import experiments
+from repro.benchmarks import plain_pytorch, startup, training_steps
+from repro.benchmarks.lrn import both_ways
 from repro.config import Config, Precision
 from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
 from repro.data.store import Split, in_memory
+from repro.experiments import compose
 from repro.model import build
-from repro.speed import peers, startup, steps
-from repro.speed.lrn import both_ways
 from repro.train.precision import arithmetic
 from tests.tiny import make_image_folder
 
@@ -35,7 +35,7 @@ Measure = Callable[[Callable[[], object], int], None]
 @pytest.fixture(scope="module")
 def config() -> Config:
     """The half-width net, fp32, so that it runs alike on every CPU."""
-    config = experiments.compose(["setup=imagenette_small", f"train.batch_size={BATCH}", "optimizer.lr=1e-6"])
+    config = compose.compose(["setup=imagenette_small", f"train.batch_size={BATCH}", "optimizer.lr=1e-6"])
     config.train.precision = Precision.fp32
     return config
 
@@ -65,7 +65,7 @@ def test_layer(benchmark_images: Measure, layers: dict[str, tuple[nn.Module, Ten
 def test_lrn_of_pytorch(benchmark_images: Measure, layers: dict[str, tuple[nn.Module, Tensor]], config: Config) -> None:
     """Beside `test_layer[norm1]`."""
     x = layers["norm1"][1].contiguous()
-    benchmark_images(both_ways(peers.response_norm(config.model.norm), x), BATCH)
+    benchmark_images(both_ways(plain_pytorch.response_norm(config.model.norm), x), BATCH)
 
 
 @pytest.mark.parametrize("in_blocks", [True, False])
@@ -84,9 +84,9 @@ def test_conv1_in_bf16(benchmark_images: Measure, config: Config, in_blocks: boo
     benchmark_images(run, BATCH)
 
 
-@pytest.mark.parametrize("make", [steps.ours, steps.plain])
+@pytest.mark.parametrize("make", [training_steps.ours, training_steps.plain])
 def test_training_step(
-    benchmark_images: Measure, config: Config, make: Callable[[Config, torch.device, int], steps.Step]
+    benchmark_images: Measure, config: Config, make: Callable[[Config, torch.device, int], training_steps.Step]
 ) -> None:
     benchmark_images(make(config, CPU, CLASSES), BATCH)
 
@@ -108,7 +108,7 @@ def test_packed_store(benchmark_images: Measure, config: Config) -> None:
 def test_image_folder_of_torchvision(benchmark_images: Measure, config: Config, tmp_path: Path) -> None:
     """Beside `test_packed_store`, in one process."""
     folder = make_image_folder(tmp_path) / "train"
-    batches: Iterator[tuple[Tensor, Tensor]] = peers.loader(
+    batches: Iterator[tuple[Tensor, Tensor]] = plain_pytorch.loader(
         folder, config.data.image_size, config.data.crop, BATCH, workers=0
     )
     benchmark_images(lambda: next(batches), BATCH)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from repro.config import DataConfig
 from repro.data import embedded
-from repro.data.square import to_square
+from repro.data.decode import to_square
 from repro.data.store import open_data
 
 EVERY = 40  # of the images that are made for the quick tests

@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from repro.config import DataConfig, Format, Source
-from repro.data import embedded, growing, pack
+from repro.data import appendable, embedded, pack
 from repro.data import store as store_module
-from repro.data.place import possible_places
-from repro.data.square import read_square, to_square
+from repro.data.cache_folders import possible_places
+from repro.data.decode import read_square, to_square
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure, UserError
 from tests.data.made import CLASSES, SIZE, save_image
@@ -157,7 +157,7 @@ class TestPlace:
 
     def test_without_a_home_or_a_temporary_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store_module, "possible_places", lambda *_: possible_places(DataConfig(), None, "name"))
-        monkeypatch.setattr("repro.data.place.user_caches", list)
+        monkeypatch.setattr("repro.data.cache_folders.user_caches", list)
         with pytest.raises(UserError, match=r"set data\.cache to a folder"):
             open_data(DataConfig(image_size=SIZE, crop=SIZE))
 
@@ -355,7 +355,7 @@ class TestInterrupted:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(growing, "sync", full)
+            patch.setattr(appendable, "sync", full)
             with pytest.raises(RunFailure, match=r"\(No space left on device\): free some space.*is kept"):
                 open_data(data_config())
         assert len(open_data(data_config()).train.images) == 15

@@ -14,8 +14,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from repro import experiments
 from repro.config import Config, Conv1Input, DropoutKind, DropoutPlace, InitKind, ModelConfig, Normalization
+from repro.experiments import compose, folder
 from repro.model import Network, build
 
 CLASSES = 10
@@ -35,7 +35,7 @@ def make_case(recipe: str) -> tuple[Config, Network, Tensor, np.ndarray]:
 
     He's weights keep the logits dependent on the images; random biases tell one unit from another.
     """
-    config = experiments.compose([f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.25", "train.compile=false"])
+    config = compose.compose([f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.25", "train.compile=false"])
     config.model.init.kind = InitKind.he
     network = build(config, CLASSES).eval()
     images = 60 * torch.randn(2, 3, config.crop, config.crop)  # grey levels, as wide as a photograph's
@@ -151,7 +151,7 @@ def _classify(chain: Chain, config: ModelConfig, weights: Weights) -> None:
     chain.add("Gemm", *weights["fc8"], transB=1)
 
 
-@pytest.mark.parametrize("recipe", experiments.choices("recipe"))
+@pytest.mark.parametrize("recipe", folder.choices("recipe"))
 def test_a_graph_laid_by_hand_gives_the_same_logits(recipe: str) -> None:
     config, network, images, logits = make_case(recipe)
     parameters = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}

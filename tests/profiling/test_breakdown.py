@@ -8,9 +8,9 @@ from rich.console import Console
 from repro.profiling import roofline
 from repro.profiling.attribution import OVERHEAD, Span
 from repro.profiling.breakdown import MEASURES, difference, kernel_table, layer_table
+from repro.profiling.printed import WIDTH, difference_table, step_table
+from repro.profiling.recorded_steps import Profiled
 from repro.profiling.roofline import Ceilings
-from repro.profiling.steps import Profiled
-from repro.profiling.terminal import WIDTH, difference_table, step_table
 from repro.profiling.work import Work
 
 CEILINGS = Ceilings(flops=1e9, bandwidth=1e8)

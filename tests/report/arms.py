@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from repro import record
+from repro.evidence.comparison import Comparison, comparisons
 from repro.record import Record
-from repro.report.effects import Comparison, comparisons
 from tests.synthetic import answers, make_curve, make_record, place
 
 Curve = list[dict[str, Any]]

@@ -8,10 +8,12 @@ import pytest
 
 from repro import record
 from repro.config import Config
-from repro.experiments import ablations, choices
-from repro.naming import changes, settings
-from repro.report import copies, ledger
-from repro.report.effects import comparisons
+from repro.evidence import image_copies
+from repro.evidence.comparison import comparisons
+from repro.experiments.folder import choices
+from repro.experiments.naming import changes, settings
+from repro.experiments.registry import ablations
+from repro.report import ledger
 from repro.report.ledger import HEADER, NOT_MEASURED, Row, read, recipe_differences
 from tests.synthetic import file_record, make_record, stuck
 
@@ -93,7 +95,7 @@ def test_what_is_inferred_is_marked(tmp_path: Path) -> None:
 
 def test_an_effect_on_a_copy_is_starred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [make_record(name, seed, 25.0 + seed) for name in ("baseline", "no_lrn") for seed in range(3)]
-    monkeypatch.setattr(copies, "_REMARKS", {runs[0].data.content_hash: "a copy"})
+    monkeypatch.setattr(image_copies, "_REMARKS", {runs[0].data.content_hash: "a copy"})
     for run in runs:
         file_record(tmp_path, run)
     assert (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from repro import compare, record
-from repro.report.effects import comparisons
+from repro.evidence.comparison import comparisons
 from repro.report.readme import BEGIN, END, updated
 from tests.synthetic import adopt, file_record, make_record, stuck
 

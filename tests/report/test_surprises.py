@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from repro import record
-from repro.report.effects import comparisons
+from repro.evidence.comparison import comparisons
 from repro.report.surprises import section
 from tests.report.test_readme import fill
 from tests.synthetic import file_record, make_record, stuck

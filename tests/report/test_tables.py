@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from repro import record, stats
-from repro.experiments import choices
-from repro.report import effects, tables
-from repro.report.effects import comparisons
+from repro import record
+from repro.evidence import comparison, stats
+from repro.evidence.comparison import comparisons
+from repro.experiments.folder import choices
+from repro.report import tables
 from tests.synthetic import CHANGES, file_record, make_record, stuck
 
 STEM = "imagenette_small-paper-cpu"
@@ -207,7 +208,7 @@ def test_a_key_that_the_schema_gains_keeps_old_records_comparable(tmp_path: Path
     old = make_record("baseline", 0, 25.0)
     del old.config["train"]["checkpoint_activations"]
     del old.config["schedule"]["patience"]
-    assert effects.base_hash(old) == effects.base_hash(make_record("no_lrn", 0, 26.0))
+    assert comparison.base_hash(old) == comparison.base_hash(make_record("no_lrn", 0, 26.0))
 
 
 BY_HAND = {"train.epochs": [24, 1], "model.scale": [0.5, 0.25]}

@@ -5,7 +5,8 @@ import torch
 
 from repro.config import Precision, TrainConfig
 from repro.data.augmentation import Pixels
-from repro.model import conv1, lrn
+from repro.model import lrn
+from repro.model.fast import conv1
 from repro.train import numerics
 from repro.train.optimizer import PaperSGD
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from repro.config import Config
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.train.loop import Training
 from repro.train.schedule import Schedule
 from tests.tiny import WORDS, make_training, tiny_data

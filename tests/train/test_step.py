@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from repro.config import Precision
-from repro.model import lrn_cpu
+from repro.model.fast import lrn_cpu
 from repro.model.lrn import LocalResponseNorm
 from repro.train.loop import Training
 from tests.tiny import make_training, tiny_config

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from repro.config import Config, InitKind
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import Network, build
 
 CLASSES = 10

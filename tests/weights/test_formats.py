@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from repro import weights
 from repro.config import Normalization
 from repro.errors import UserError
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import Network, build
 from repro.weights import formats
 from tests.weights import protobuf

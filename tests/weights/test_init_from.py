@@ -15,7 +15,7 @@ from repro import describe, runner
 from repro import record as records
 from repro.command import exit_code
 from repro.data import embedded
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build
 from repro.weights import fingerprint
 from repro.weights.geometry import at_their_size

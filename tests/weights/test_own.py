@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from repro import weights
 from repro.errors import UserError
-from repro.experiments import compose
+from repro.experiments.compose import compose
+from repro.experiments.naming import settings
 from repro.model import Network, build
-from repro.naming import settings
 from repro.weights.own import STATISTICS, Origin, configuration_words, read_origin, to_bytes
 
 WORDS = (

@@ -7,7 +7,7 @@ from torchvision.models import alexnet
 
 from repro import weights
 from repro.errors import UserError
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import Network, build
 from tests.weights.nets import CLASSES, random_network, small_config
 

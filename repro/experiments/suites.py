@@ -1,0 +1,166 @@
+"""Suites, `experiments/suite/*.yaml`: the runs that answer one question together, or a list of such suites."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from repro.command import warn
+from repro.errors import UserError
+from repro.experiments import typed_yaml
+from repro.experiments.folder import EXPERIMENTS, choices
+
+OWN_WORDS = {"minutes": "inf", "at_once": "1"}
+"""The words beside `suite=` that are no keys of a configuration, with their values where they are not given."""
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Every recipe with every ablation and seed, in one setup; or `parts`, each the words of a command of its own."""
+
+    name: str
+    question: str
+    setup: str = ""
+    recipe: tuple[str, ...] = ()
+    ablation: tuple[str, ...] = ()
+    seed: tuple[int, ...] = ()
+    branch_from: str | None = None
+    """The ablation, such as `baseline`, from whose checkpoints arms go on that differ from it in late epochs only."""
+    parts: tuple[str, ...] = ()
+    """Most wanted first, such as `suite=cousins seed=0,1`."""
+
+    def words(self) -> list[str]:
+        """The sweep as words of a command line."""
+        lists = {"recipe": self.recipe, "ablation": self.ablation, "seed": self.seed}
+        return [f"setup={self.setup}", *(f"{key}={','.join(map(str, values))}" for key, values in lists.items())]
+
+
+def read(name: str) -> Suite:
+    """A suite by its name. Raises UserError for an unknown one, and with file, line and key for what none can be."""
+    if name not in choices("suite"):
+        raise UserError(f"unknown suite={name}: there are {', '.join(choices('suite'))}")
+    path = EXPERIMENTS / "suite" / f"{name}.yaml"
+    tree = typed_yaml.load(path)
+    kinds = typed_yaml.declared(Suite)
+    del kinds["name"]
+    if unknown := sorted(tree.keys() - kinds.keys()):
+        where = typed_yaml.at(path, unknown[0])
+        raise UserError(f"{where}: unknown key: there are {', '.join(sorted(kinds))}")
+    typed_yaml.check_types(path, tree, kinds)
+    needed = {"question"} if "parts" in tree else {"question", "setup", "recipe", "ablation", "seed"}
+    if missing := sorted(needed - tree.keys()):
+        raise UserError(f"suite/{name}.yaml: has no {missing[0]}")
+    _check_names(path, tree)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+    return Suite(name, **values)
+
+
+def _check_names(path: Path, tree: Mapping[str, Any]) -> None:
+    names = {"setup": [tree.get("setup", "")], "recipe": tree.get("recipe", []), "ablation": tree.get("ablation", [])}
+    names["ablation"] = [*names["ablation"], *filter(None, [tree.get("branch_from")])]
+    for group, given in names.items():
+        for value in filter(None, given):
+            if unknown := set(value.strip("[]").split(",")) - set(choices(group)):
+                raise UserError(f"{typed_yaml.at(path, group)}: unknown {group} {sorted(unknown)[0]}")
+
+
+def usable() -> list[Suite]:
+    """Every suite whose file can be used; the others are left out with a warning."""
+    found = []
+    for name in choices("suite"):
+        try:
+            found.append(read(name))
+        except UserError as error:
+            warn(f"{error}; left out")
+    return found
+
+
+def chosen(words: Sequence[str]) -> str | None:
+    """The name after `suite=`; None where there is none. Raises UserError where there are two."""
+    names = [word.removeprefix("suite=") for word in words if word.startswith("suite=")]
+    if len(names) > 1:
+        raise UserError("suite= is given twice: give one command for each")
+    return names[0] if names else None
+
+
+def expand(words: Sequence[str]) -> list[str]:
+    """The words of a command line with `suite=NAME` replaced by its sweep; what else is given goes before it.
+
+    So `suite=cousins seed=0 setup=embedded` is the suite at one seed and in another setup. Raises UserError for an
+    unknown suite, and for one of several parts, which is no single sweep.
+    """
+    name = chosen(words)
+    if name is None:
+        return list(words)
+    suite = read(name)
+    if suite.parts:
+        commands = "; ".join(f"python -m repro.run {part}" for part in suite.parts)
+        raise UserError(f"suite={name} is no single sweep: give its parts one by one: {commands}")
+    return ["-m", *_over(suite.words(), [word for word in words if word != f"suite={name}"])]
+
+
+def runs(words: Sequence[str]) -> dict[Words, Words | None]:
+    """Words of each run that a command line with `suite=NAME` asks for, most wanted first.
+
+    Beside it stand the words of the run that it may branch from, None where its suite names none. Part by part; within
+    one, the first seed of every arm comes before the second of any. Words beside `suite=` go before those of the suite
+    and of its parts. Raises UserError for an unknown suite, and for a sweep without a list.
+    """
+    name = chosen(words)
+    rest = [word for word in words if word != f"suite={name}"]
+    suite = read(name) if name is not None else None
+    if suite is None:
+        return dict.fromkeys(_combinations(rest))
+    if not suite.parts:
+        return {run: _base(run, suite.branch_from) for run in _combinations(_over(suite.words(), rest))}
+    found: dict[Words, Words | None] = {}
+    for part in suite.parts:
+        for run, base in runs(_over(shlex.split(part), rest)).items():
+            found[run] = found.get(run) or base  # the same run may stand in two parts
+    return found
+
+
+def _base(run: Words, ablation: str | None) -> Words | None:
+    """The run that differs from this one by its ablation alone; None where that is this one."""
+    if ablation is None:
+        return None
+    base = tuple(f"ablation={ablation}" if _key(word) == "ablation" else word for word in run)
+    return None if base == run else base
+
+
+def _over(words: Iterable[str], given: Sequence[str]) -> list[str]:
+    """The words, less those whose key is given, and the given ones. UserError for a word that adds or removes a key."""
+    for word in given:
+        if word.startswith(("+", "~")):
+            raise UserError(f"{word}: a suite has every key already: write {word.lstrip('+~')}")
+    keys = {_key(word) for word in given}
+    return [*(word for word in words if _key(word) not in keys), *given]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _combinations(words: Sequence[str]) -> Iterator[Words]:
+    """One run for each combination of the listed values: the seed changes last, the ablation first."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    slowest_first = {"seed": -2, "setup": -1, "ablation": 1}
+    options = {}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        options[_key(str(override.input_line))] = [str(override.input_line)]
+        if override.is_sweep_override():
+            try:
+                values = list(override.sweep_string_iterator())
+            except HydraException as error:  # glob(no_*), interval(0, 1)
+                raise UserError(f"{override.input_line}: a suite takes lists, as in seed=0,1") from error
+            options[_key(str(override.input_line))] = [f"{override.get_key_element()}={value}" for value in values]
+    keys = sorted(options, key=lambda key: slowest_first.get(key, 0))
+    for run in product(*(options[key] for key in keys)):
+        word = dict(zip(keys, run, strict=True))
+        yield tuple(word[key] for key in options)

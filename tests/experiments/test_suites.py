@@ -1,0 +1,151 @@
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from repro.errors import UserError
+from repro.experiments import folder, suites
+from repro.experiments.compose import compose
+from repro.experiments.folder import choices
+from repro.experiments.naming import changes
+from repro.experiments.suites import Suite, expand, read, runs, usable
+from repro.experiments.words import chosen_ablations, normalise_arguments
+from repro.report.ledger import recipe_differences
+
+
+@pytest.mark.parametrize("name", choices("suite"))
+def test_every_run_of_a_suite_composes_and_differs_from_the_others(name: str) -> None:
+    assert read(name).question.endswith("?")
+    wanted = runs([f"suite={name}"])
+    arms: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for *words, seed in wanted:
+        arms[tuple(words)].add(seed)
+    for words, seeds in arms.items():
+        assert len(seeds) >= 3
+        (ablation,) = chosen_ablations(words)
+        config = compose(words)
+        assert ablation == "baseline" or changes(ablation, config.recipe, config.setup)
+
+
+def test_runs_are_in_order_of_wanting_and_no_arm_waits_for_the_seeds_of_another() -> None:
+    wanted = runs(["suite=cifar_lrn", "seed=4,5", "train.epochs=1"])
+    start = ("setup=cifar10_13pct", "recipe=paper")
+    assert list(wanted) == [
+        (*start, f"ablation={ablation}", f"seed={seed}", "train.epochs=1")
+        for seed in (4, 5)
+        for ablation in ("baseline", "add_lrn")
+    ]
+
+
+def test_arms_branch_from_the_run_that_differs_by_the_ablation_alone() -> None:
+    found = runs(["suite=source_differences", "ablation=baseline,freeze_conv1_late", "seed=0"])
+    baseline, arm = found
+    assert list(found.values()) == [None, baseline]
+    assert set(baseline) ^ set(arm) == {"ablation=baseline", "ablation=freeze_conv1_late"}
+    assert set(runs(["suite=cousins"]).values()) == {None}
+
+
+def test_parts_come_one_after_another_and_no_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Suite("both", "Which?", parts=("suite=cifar_lrn seed=0", "setup=embedded seed=0,1", "suite=cifar_lrn"))
+    monkeypatch.setattr(suites, "read", lambda name: both if name == "both" else read(name))
+    whole = [(dict(word.split("=") for word in run), run[-1]) for run in runs(["suite=both"])]
+    assert [(run["setup"], run.get("ablation"), run["seed"]) for run, _ in whole] == [
+        ("cifar10_13pct", "baseline", "0"),
+        ("cifar10_13pct", "add_lrn", "0"),
+        ("embedded", None, "0"),
+        ("embedded", None, "1"),
+        *(("cifar10_13pct", ablation, seed) for seed in "12" for ablation in ("baseline", "add_lrn")),
+    ]
+    assert len(runs(["suite=both", "seed=7", "setup=embedded"])) == 3  # two arms, and embedded's own words
+    with pytest.raises(UserError, match=r"give its parts one by one: python -m repro.run suite=cifar_lrn seed=0; "):
+        expand(["suite=both", "hydra/launcher=submitit_slurm"])
+
+
+def test_each_difference_between_the_exact_recipes_is_an_arm_of_its_suite() -> None:
+    suite = read("source_differences")
+    covered = {key for name in suite.ablation for key in changes(name, "paper", suite.setup)}
+    of_a_budget = {"train.epochs"}
+    assert recipe_differences().keys() - of_a_budget <= covered
+    assert "source" in read("cousins").recipe
+
+
+def test_the_cousins_are_all_the_recipes() -> None:
+    assert sorted(read("cousins").recipe) == choices("recipe")
+    assert read("cousins").recipe[0] == "paper"  # the first arm is what the others are compared with
+
+
+def test_a_suite_stands_for_its_sweep() -> None:
+    words = normalise_arguments(expand(["suite=source_differences"]))
+    assert words[0] == "-m"
+    assert "setup=imagenette_small" in words
+    assert "recipe=paper" in words
+    assert "seed=0,1,2" in words
+
+
+def test_other_words_go_before_the_suites_own() -> None:
+    words = expand(["-m", "suite=cousins", "seed=7", "setup=embedded", "train.epochs=1"])
+    assert [word for word in words if word.startswith("seed=")] == ["seed=7"]
+    assert [word for word in words if word.startswith("setup=")] == ["setup=embedded"]
+    assert words[-1] == "train.epochs=1"
+
+
+def test_without_a_suite_nothing_changes() -> None:
+    assert expand(["ablation=no_lrn", "seed=1"]) == ["ablation=no_lrn", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["suite=cousin"], "unknown suite=cousin: there are cifar_lrn, cousins"),
+        (["suite=cousins", "suite=source_differences"], "suite= is given twice"),
+    ],
+)
+def test_bad_suites_are_the_users_mistake(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        suites.expand(words)
+    with pytest.raises(UserError, match=message):
+        suites.runs(words)
+
+
+def test_a_suite_takes_lists_only() -> None:
+    with pytest.raises(UserError, match=r"ablation=glob\(no_\*\): a suite takes lists"):
+        runs(["suite=cousins", "ablation=glob(no_*)"])
+
+
+WHOLE = "question: Which?\nsetup: embedded\nrecipe: [paper]\nablation: [baseline]\nseed: [0]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{WHOLE}seeds: [0]\n", "line 6: seeds: unknown key: there are ablation, branch_from,"),
+        (WHOLE.replace("seed: [0]\n", ""), "has no seed"),
+        (WHOLE.replace("[paper]", "paper"), "line 3: recipe: 'paper' is not a list of which each is a text"),
+        (WHOLE.replace("[0]", "['0']"), "line 5: seed: ['0'] is not a list of which each is a whole number"),
+        (WHOLE.replace("embedded", "imagenet"), "line 2: setup: unknown setup imagenet"),
+        (f"{WHOLE}branch_from: nothing\n", "line 4: ablation: unknown ablation nothing"),
+        ("- a\n", "holds no keys"),
+        (f"{WHOLE}seed: [1]\n", "line 6: found duplicate key seed"),
+    ],
+)
+def test_a_wrong_file_is_named_and_the_other_suites_are_there(
+    content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "cousins.yaml").write_text(content)
+    for name in choices("suite"):
+        if name != "cousins":
+            shutil.copy(folder.EXPERIMENTS / "suite" / f"{name}.yaml", tmp_path / "suite")
+    monkeypatch.setattr(suites, "EXPERIMENTS", tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"suite/cousins.yaml: {message}")):
+        read("cousins")
+    assert [suite.name for suite in usable()] == [name for name in choices("suite") if name != "cousins"]
+    assert capsys.readouterr().err.startswith("warning: suite/cousins.yaml: ")
+
+
+@pytest.mark.parametrize("word", ["++seed=1", "+seed=1", "~seed"])
+def test_a_word_that_adds_or_removes_a_key_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match=r"a suite has every key already: write seed"):
+        suites.runs(["suite=cifar_lrn", word])
