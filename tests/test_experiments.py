@@ -152,6 +152,7 @@ def test_a_mistake_ends_in_one_line_that_says_what_exists(word: str, message: st
 
 def test_words_of_other_options_are_left_alone() -> None:
     assert normalise_arguments(["--cfg", "job", "seed=1"]) == ["--cfg", "job", "seed=1"]
+    assert normalise_arguments(["-m"]) == ["-m"]
     assert normalise_arguments(["--cfg", "job", "--resolve"]) == ["--cfg", "job", "--resolve"]
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ def _check_options(words: Sequence[str], multirun: bool) -> None:
             raise UserError(f"{option} is for one configuration: leave -m and suite= out")
         if option in ("--resolve", "--package", "-p") and not {"--cfg", "-c"} & set(given):
             raise UserError(f"{option} goes with --cfg job")
-    for word, value in zip(words, [*words[1:], ""], strict=True):
+    for word, value in zip_longest(words, words[1:], fillvalue=""):
         if word in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
             raise UserError(f"{word} takes what to show: write {word} job")
 

@@ -94,6 +94,8 @@ def save(path: Path, network: Network) -> None:
 
 def fingerprint(path: Path) -> str:
     """`alexnet.pth@1a2b3c4d5e6f`: the file's name and the start of its SHA-256. UserError where it cannot be read."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device, which may never end
+        raise UserError(f"{path}: is no file: give the path of a file of weights")
     try:
         with path.open("rb") as file:
             return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"

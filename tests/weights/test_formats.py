@@ -92,6 +92,11 @@ def test_a_fingerprint_is_name_and_content(tmp_path: Path) -> None:
     assert weights.fingerprint(path) == f"a.pth@{hashlib.sha256(b'content').hexdigest()[:12]}"
 
 
+def test_a_device_is_no_file_of_weights() -> None:
+    with pytest.raises(UserError, match="/dev/zero: is no file: give the path of a file of weights"):
+        weights.fingerprint(Path("/dev/zero"))
+
+
 def test_weights_are_written_in_two_formats(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"x\.caffemodel: weights are written as \.safetensors, or as \.pth"):
         weights.save(tmp_path / "x.caffemodel", network)
