@@ -31,7 +31,7 @@ def main() -> None:
     config = compose(words)
 
     from repro.data.store import open_store
-    from repro.describe import layer_table
+    from repro.model.summary import layer_table
 
     opened = open_store(
         config.data,

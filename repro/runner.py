@@ -17,7 +17,6 @@ from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
 from repro.data.sources import Listing, class_count
 from repro.data.store import ImageData, open_data
-from repro.describe import layer_table, total
 from repro.distributed import Ranks, from_environment, join
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
 from repro.errors import Taken, UserError
@@ -25,7 +24,8 @@ from repro.evidence.comparison import settings
 from repro.experiments import naming
 from repro.experiments.naming import PRECISION, leaves_precision_open
 from repro.model import Network, build
-from repro.model.fast.conv1 import Conv1
+from repro.model.layers import Conv1
+from repro.model.summary import layer_table, total
 from repro.record import Record
 from repro.terminal.screen import Screen
 from repro.text import counted

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from repro.config import Config, Conv1Input, ScheduleKind
 from repro.config_checks import RANGES, check, range_of
 from repro.data.augmentation import random_windows
-from repro.describe import layer_table
 from repro.errors import RunFailure, UserError
 from repro.experiments.compose import compose
 from repro.experiments.folder import GROUPS, choices
 from repro.experiments.naming import identify
+from repro.model.summary import layer_table
 from repro.train.schedule import Schedule
 from tests.places import put
 from tests.tiny import make_training, tiny_config, tiny_data

@@ -51,11 +51,11 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         cache.cache_clear()
 
 
-def run_app(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    root = Path(folder.__file__).parents[1]
+def run_app(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    root = Path(folder.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.run(
-        [sys.executable, "-c", APP, *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", APP, *words], cwd=place, env=environment, capture_output=True, text=True
     )
 
 

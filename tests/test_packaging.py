@@ -53,7 +53,10 @@ def test_the_wheel_holds_the_package_and_every_experiment(wheel: Path) -> None:
 
 
 def test_an_installed_wheel_finds_its_own_experiments(unpacked: Path, tmp_path: Path) -> None:
-    code = "from repro.experiments import EXPERIMENTS, compose; print(EXPERIMENTS, compose(['ablation=no_lrn']).recipe)"
+    code = (
+        "from repro.experiments.compose import compose; from repro.experiments.folder import EXPERIMENTS;"
+        "print(EXPERIMENTS, compose(['ablation=no_lrn']).recipe)"
+    )
     assert run_python(unpacked, tmp_path, "-c", code) == f"{unpacked / 'repro' / '_experiments'} paper\n"
 
 

@@ -15,6 +15,7 @@ from repro.experiments import folder, naming, registry, suites
 from repro.experiments.compose import compose
 from repro.experiments.folder import choices
 from repro.experiments.registry import ablations
+from repro.experiments.words import normalise_arguments
 from repro.terminal import end
 from repro.train import checkpoint
 from tests.synthetic import file_record, make_record
@@ -30,10 +31,10 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("run", "describe")], ids=" ".join)
-def test_every_command_composes(words: list[str]) -> None:
+@pytest.mark.parametrize("command", [words for words in COMMANDS if words[0] in ("run", "describe")], ids=" ".join)
+def test_every_command_composes(command: list[str]) -> None:
     own = ("-m", "format", "minutes", "at_once")  # no keys of a configuration
-    arguments = [word for word in words.normalise_arguments(words[1:]) if word.partition("=")[0] not in own]
+    arguments = [word for word in normalise_arguments(command[1:]) if word.partition("=")[0] not in own]
     for word in {word for run in suites.runs(arguments) for word in run}:
         compose([word])
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from repro import triton_kernels
+from repro.model.fast.lrn import FusedLRN
 from repro.model.lrn import LocalResponseNorm
 from tests.forbidden import forbid
 
@@ -44,8 +45,7 @@ def afresh() -> Iterator[None]:
 
 
 def passes(x: Tensor, compiled: bool) -> list[Tensor]:
-    layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0, 2)
-    layer.compiled = compiled
+    layer = (FusedLRN if compiled else LocalResponseNorm)(5, 1e-3, 0.75, 2.0, 2)
     x = x.detach().requires_grad_()
     out = layer(x)
     return [out.detach(), *torch.autograd.grad(out.sum(), x)]
@@ -108,10 +108,10 @@ def test_a_machine_without_a_gpu_makes_none() -> None:
 
 PROGRAM = """
 import os, warnings, torch
+from repro.model.fast.lrn import FusedLRN
 from repro.model.lrn import LocalResponseNorm
 x = torch.randn(2, 16, 3, 3, device="cuda").to(memory_format=torch.channels_last).requires_grad_()
-layer, plain = LocalResponseNorm(5, 1e-3, 0.75, 2.0), LocalResponseNorm(5, 1e-3, 0.75, 2.0)
-layer.compiled = True
+layer, plain = FusedLRN(5, 1e-3, 0.75, 2.0), LocalResponseNorm(5, 1e-3, 0.75, 2.0)
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     out = layer(x)

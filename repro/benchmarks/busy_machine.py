@@ -15,7 +15,7 @@ from repro.benchmarks import plain_pytorch, training_steps
 from repro.benchmarks.alternating import Measure, Measured, Rounds, apart, in_turn, rate
 from repro.benchmarks.training_steps import Step
 from repro.config import Config, Precision
-from repro.experiments import compose
+from repro.experiments.compose import compose
 
 CLASSES = 10
 ROUNDS = 5
@@ -34,7 +34,7 @@ def race(device: torch.device) -> Measured:
     A candidate of ours takes its threads under the load that it is measured with, as a run that begins then; another
     one has begun when the machine was quiet, and keeps its number.
     """
-    config = compose.compose(["setup=embedded", "ablation=no_lrn", "optimizer.lr=1e-6"])
+    config = compose(["setup=embedded", "ablation=no_lrn", "optimizer.lr=1e-6"])
     loads = {"one core taken": 1, "a neighbour on every core": threads.cores()}
     with _nothing_set(), ExitStack() as stack:
         plain, begun, usual = (

@@ -18,7 +18,7 @@ from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.train.memory import give_back
 from repro.train.precision import has_bf16
 
@@ -73,9 +73,7 @@ def memory(device: torch.device) -> Measured:
 
 def configuration(folder: Path, kind: str = "raw") -> Config:
     """The full net's images from a folder, less the colour noise, which the peer does not do either."""
-    config = compose.compose(
-        ["setup=imagefolder", "ablation=no_pca_color", f"data.format={kind}", f"train.batch_size={BATCH}"]
-    )
+    config = compose(["setup=imagefolder", "ablation=no_pca_color", f"data.format={kind}", f"train.batch_size={BATCH}"])
     config.data.root, config.data.cache = str(folder), str(folder / f"packed-{kind}")
     return config
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from repro.benchmarks import plain_pytorch
 from repro.benchmarks.alternating import Measure, Measured, Reasons, in_turn, one_after_the_other, rate
 from repro.config import Config, Precision
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build
 
 PEER = "nn.LocalResponseNorm"
@@ -31,7 +31,7 @@ MOVED, COPY_TENSORS = 5, 2
 def race(device: torch.device) -> Measured:
     """Images/s of forward and backward, and of copies that move as many bytes."""
     # narrow fully connected layers make the net sooner, and its normalisation as it is
-    config = compose.compose(["setup=ilsvrc2012", "model.sizes.fc6=2", "model.sizes.fc7=2"])
+    config = compose(["setup=ilsvrc2012", "model.sizes.fc6=2", "model.sizes.fc7=2"])
     shape = (BATCH[device.type], MAPS, SIDE, SIDE)
     makers: dict[str, Callable[[], Measure]] = {}
     for precision, dtype in DTYPES.items():

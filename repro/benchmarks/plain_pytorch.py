@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repro.config import ModelConfig, NormConfig, OptimizerConfig, Precision
+from repro.model.alexnet import size
 from repro.model.network import output_shape
-from repro.model.parts import size
 from repro.train.precision import arithmetic
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels between 0 and 1

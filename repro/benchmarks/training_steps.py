@@ -11,7 +11,7 @@ from torch import Tensor
 from repro.benchmarks import plain_pytorch
 from repro.benchmarks.alternating import Measure, Measured, Reasons, apart, in_turn, one_after_the_other, rate
 from repro.config import Config, Precision
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build
 from repro.train import memory
 from repro.train.cuda_graph import WARM_UPS
@@ -105,7 +105,7 @@ def measure(make: Maker, config: Config, device: torch.device) -> Measure:
 def configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:
     """The paper's net at a rate so low that its weights stay as they are: noise teaches nothing."""
     own = [f"train.batch_size={batch}", f"train.precision={precision.name}", "optimizer.lr=1e-6"]
-    return compose.compose(["setup=ilsvrc2012", *own, *words])
+    return compose(["setup=ilsvrc2012", *own, *words])
 
 
 def ours(config: Config, device: torch.device, classes: int = CLASSES, deterministic: bool = True) -> Step:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from repro.config import Config
-    from repro.describe import Layer
+    from repro.model.summary import Layer
 
 Values = Mapping[str, float]
 Answer = tuple[bool, str]
@@ -25,13 +25,13 @@ def _config(*words: str) -> "Config":
 @cache
 def _layers(*words: str) -> list["Layer"]:
     """The layers with weights."""
-    from repro.describe import DEFAULT_CLASSES, layer_table
+    from repro.model.summary import DEFAULT_CLASSES, layer_table
 
     return [layer for layer in layer_table(_config(*words), DEFAULT_CLASSES) if layer.neurons]
 
 
 def _total(*words: str) -> dict[str, int]:
-    from repro.describe import total
+    from repro.model.summary import total
 
     return total(_layers(*words))
 

@@ -8,11 +8,22 @@ from collections import OrderedDict
 
 from torch import nn
 
-from repro.config import Conv1Input, DropoutPlace, ModelConfig
+from repro.config import (
+    Activation,
+    Conv1Input,
+    DropoutConfig,
+    DropoutKind,
+    DropoutPlace,
+    ModelConfig,
+    Normalization,
+    Order,
+    PoolConfig,
+    Pooling,
+)
 from repro.errors import UserError
-from repro.model.fast.conv1 import Conv1
-from repro.model.network import ColumnConv, ColumnLinear, Network, output_shape
-from repro.model.parts import activation, dropout, follow, pool, size
+from repro.model import lrn
+from repro.model.layers import ColumnLinear, Conv1, Dropout
+from repro.model.network import Network, output_shape
 
 Stages = list[tuple[str, nn.Module]]
 
@@ -73,10 +84,7 @@ def _links(config: ModelConfig, name: str) -> int:
 
 
 def _conv(config: ModelConfig, name: str, maps_in: int, kernel: int, padding: int) -> Stages:
-    maps, columns = size(config, name), _links(config, name)
-    if columns == 1:
-        return [(name, nn.Conv2d(maps_in, maps, kernel, padding=padding))]
-    return [(name, ColumnConv(maps_in, maps, kernel, padding, columns))]
+    return [(name, nn.Conv2d(maps_in, size(config, name), kernel, padding=padding, groups=_links(config, name)))]
 
 
 def _classifier(config: ModelConfig, inputs: int, classes: int) -> Stages:
@@ -95,3 +103,66 @@ def _classifier(config: ModelConfig, inputs: int, classes: int) -> Stages:
             stages += layer
             inputs = units
     return [*stages, ("fc8", nn.Linear(inputs, classes))]
+
+
+# ---- what follows a convolution, and how large it is -----------------------------------------------------------------
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.sigmoid: nn.Sigmoid,
+    Activation.tanh: nn.Tanh,
+    Activation.leaky_relu: nn.LeakyReLU,
+    Activation.elu: nn.ELU,
+}
+
+
+def activation(config: ModelConfig) -> nn.Module:
+    """The output function of a hidden layer, section 3.1."""
+    if config.activation is Activation.relu:
+        return nn.ReLU(inplace=True)  # no layer needs what it was given
+    return _ACTIVATIONS[config.activation]()
+
+
+def pool(config: PoolConfig) -> nn.Module:
+    """A pooling layer, section 3.4. A window that juts out counts its valid pixels, as in the authors' code."""
+    if config.kind is Pooling.max:
+        return nn.MaxPool2d(config.size, config.stride, ceil_mode=config.round_up)
+    return nn.AvgPool2d(config.size, config.stride, ceil_mode=config.round_up, count_include_pad=False)
+
+
+def dropout(config: DropoutConfig, units: int) -> nn.Module:
+    """Dropout of (N, units), section 4.2."""
+    return Dropout(config.rate, units, inverted=config.kind is DropoutKind.inverted)
+
+
+def normalization(config: ModelConfig, maps: int) -> list[nn.Module]:
+    """What stands in a place of response normalisation: one layer, or none."""
+    if config.norm.kind is Normalization.lrn:
+        return [lrn.from_config(config.norm, config.columns)]
+    return [nn.BatchNorm2d(maps)] if config.norm.kind is Normalization.batch_norm else []
+
+
+def follow(config: ModelConfig, order: Order, number: int, maps: int) -> list[tuple[str, nn.Module]]:
+    """The named layers after a convolution that is normalised and pooled, in the order given."""
+    stages: list[tuple[str, nn.Module]] = []
+    for step in order.value.split("_"):
+        if step == "relu":
+            stages.append((f"{config.activation.value}{number}", activation(config)))
+        elif step == "lrn":
+            stages += [(f"norm{number}", layer) for layer in normalization(config, maps)]
+            if number == 2 and config.norm.same_map_after_conv2 and config.norm.kind is Normalization.lrn:
+                stages.append(("same_map_norm2", lrn.same_map_after_conv2()))
+        else:
+            stages.append((f"pool{number}", pool(config.pool)))
+    return stages
+
+
+def size(config: ModelConfig, layer: str) -> int:
+    """Maps or units of a layer at the configured scale. UserError where the columns cannot share them."""
+    full = getattr(config.sizes, layer)
+    scaled = round(full * config.scale * config.width)
+    if scaled < 1 or scaled % config.columns:
+        raise UserError(
+            f"model.sizes.{layer}={full} x scale {config.scale:g} x width {config.width:g} makes {scaled},"
+            f" which {config.columns} columns cannot share"
+        )
+    return scaled

@@ -5,17 +5,40 @@ locally connected 3x3 layers, as in `conv-local-13pct`, and with normalisation `
 example-layers/). Shapes are for 24-pixel crops; pooled sizes are rounded up.
 """
 
+import itertools
 import math
 from collections import OrderedDict
 from dataclasses import replace
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from repro.config import ModelConfig, Net, Pooling
-from repro.model.network import LocallyConnected, Network, output_shape
-from repro.model.parts import activation, dropout, follow, pool, size
+from repro.model.alexnet import activation, dropout, follow, pool, size
+from repro.model.network import Network, output_shape
 
 Stages = list[tuple[str, nn.Module]]
+
+
+class LocallyConnected(nn.Module):
+    """A convolution with its own filters at each place, section 3.3's "locally connected" layers; stride 1."""
+
+    def __init__(self, maps_in: int, maps: int, kernel: int, padding: int, side: int) -> None:
+        """For square inputs of `side` pixels. Weights are (places, maps, kernel * kernel * maps_in)."""
+        super().__init__()
+        self.kernel, self.padding, self.side = kernel, padding, side + 2 * padding - kernel + 1
+        self.weight = nn.Parameter(torch.empty(self.side**2, maps, kernel**2 * maps_in))
+        self.bias = nn.Parameter(torch.empty(self.side**2, maps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, maps, H', W')."""
+        pixels = F.pad(x, (self.padding,) * 4).permute(2, 3, 0, 1)
+        offsets = itertools.product(range(self.kernel), repeat=2)
+        shifted = [pixels[top : top + self.side, left : left + self.side] for top, left in offsets]
+        patches = torch.cat(shifted, dim=3).flatten(0, 1)  # (places, N, kernel * kernel * C)
+        out = torch.baddbmm(self.bias[:, None], patches, self.weight.transpose(1, 2))
+        return out.unflatten(0, (self.side, self.side)).permute(2, 3, 0, 1)
 
 
 def build_cifar(config: ModelConfig, classes: int, crop: int) -> Network:

@@ -7,11 +7,10 @@ the convention of Caffe, PyTorch or the authors' own code (`layer.py:1182-1186`)
 The window is symmetric, so the sum S is its own transpose and the gradient needs S once more:
     da = g d^-beta - 2 alpha beta a S(g a d^-(beta + 1)),    d = k + alpha S(a^2).
 
-The formulas stand below in PyTorch's operations, for every device, type and convention. `lrn_cpu.py` and
-`lrn_triton.py` have kernels that read and write each number once; see `tests/benchmarks`.
+The formulas stand below in PyTorch's operations, for every device, type and convention. `fast/lrn.py` has kernels that
+read and write each number once.
 """
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,10 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from repro import triton_kernels
 from repro.config import Neighbourhood, NormConfig
-from repro.model.fast import lrn_cpu
-from repro.model.fast.lrn_window import BETA
 
 
 def _sum_over_maps(x: Tensor, n: int, columns: int, scale: float) -> Tensor:
@@ -47,7 +43,7 @@ def _wide(x: Tensor) -> Tensor:
 
 def _power(d: Tensor, beta: float) -> Tensor:
     """d^-beta; for the paper's two square roots, several times faster than pow."""
-    if beta == BETA:
+    if beta == 0.75:
         root = d.rsqrt()
         return root * root.sqrt()
     return d.pow(-beta)
@@ -58,12 +54,6 @@ def _full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
-def _layout(x: Tensor) -> torch.memory_format | None:
-    """How (N, C, H, W) lies in memory; None where there are gaps."""
-    layouts = (torch.channels_last, torch.contiguous_format)
-    return next((layout for layout in layouts if x.is_contiguous(memory_format=layout)), None)
-
-
 class _LocalResponseNorm(torch.autograd.Function):
     """Keeps the input alone for the backward pass."""
 
@@ -71,30 +61,16 @@ class _LocalResponseNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: "LocalResponseNorm") -> Tensor:
         """The formula at the top of this file."""
         ctx.save_for_backward(x)
-        ctx.layer, ctx.kernels = layer, layer.kernels(x)
-        if ctx.kernels is not None:
-            return ctx.kernels.forward(layer, x)
-        with _full_precision(x):
-            wide = _wide(x)
-            return (wide * _power(layer.denominator(wide), layer.beta)).to(x.dtype)
+        ctx.layer = layer
+        return layer.normalised(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """The gradient at the top of this file."""
-        (x,), layer = ctx.saved_tensors, ctx.layer
-        if ctx.kernels is not None:
-            layout = _layout(x)
-            assert layout is not None
-            g = gradients[0].contiguous(memory_format=layout)
-            return ctx.kernels.backward(layer, x, g), None
-        with _full_precision(x):
-            wide = _wide(x)
-            d = layer.denominator(wide)
-            scaled = _wide(gradients[0]) * _power(d, layer.beta)
-            neighbours = layer.sum(scaled * wide / d, 2 * layer.alpha * layer.beta)
-            gradient = (scaled - wide * neighbours).to(x.dtype)
-            return gradient.masked_fill_(x <= 0, 0) if layer.after_relu else gradient, None
+        (x,) = ctx.saved_tensors
+        gradient: Tensor = ctx.layer.gradient(x, gradients[0])
+        return gradient, None
 
 
 class LocalResponseNorm(nn.Module):
@@ -105,29 +81,33 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.n, self.alpha, self.beta, self.k = n, alpha, beta, k
         self.columns, self.pixels = columns, pixels
-        self.compiled = False
-        """Whether kernels are used, where there are some for the input."""
-        self.after_relu = False
-        """Whether the gradient accounts for a ReLU in front too, see `network.ReLU`."""
-
-    def sum(self, x: Tensor, scale: float) -> Tensor:
-        """`scale` times the sum of (N, C, H, W) over each neighbourhood."""
-        return _sum_over_pixels(x, self.n, scale) if self.pixels else _sum_over_maps(x, self.n, self.columns, scale)
-
-    def denominator(self, x: Tensor) -> Tensor:
-        """k + alpha S(x^2) of (N, C, H, W)."""
-        return self.sum(x.square(), self.alpha) + self.k
-
-    def kernels(self, x: Tensor) -> ModuleType | None:
-        """The module with kernels for this input; None where PyTorch's operations do it."""
-        if not self.compiled or _layout(x) is None or torch.compiler.is_compiling():
-            return None
-        module = triton_kernels.load("repro.model.fast.lrn_triton") if x.is_cuda else lrn_cpu
-        return module if module is not None and module.serves(self, x) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and type."""
         return _LocalResponseNorm.apply(x, self)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """b of the formula, for a = (N, C, H, W)."""
+        with _full_precision(x):
+            wide = _wide(x)
+            return (wide * _power(self._denominator(wide), self.beta)).to(x.dtype)
+
+    def gradient(self, x: Tensor, g: Tensor) -> Tensor:
+        """da of the formula, for a = `x` and the gradient `g` of b, both (N, C, H, W)."""
+        with _full_precision(x):
+            wide = _wide(x)
+            d = self._denominator(wide)
+            scaled = _wide(g) * _power(d, self.beta)
+            neighbours = self._sum(scaled * wide / d, 2 * self.alpha * self.beta)
+            return (scaled - wide * neighbours).to(x.dtype)
+
+    def _sum(self, x: Tensor, scale: float) -> Tensor:
+        """`scale` times the sum of (N, C, H, W) over each neighbourhood."""
+        return _sum_over_pixels(x, self.n, scale) if self.pixels else _sum_over_maps(x, self.n, self.columns, scale)
+
+    def _denominator(self, x: Tensor) -> Tensor:
+        """k + alpha S(x^2) of (N, C, H, W)."""
+        return self._sum(x.square(), self.alpha) + self.k
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""

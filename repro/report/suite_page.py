@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 from repro.config import Net
-from repro.describe import DEFAULT_CLASSES, layer_table, total
 from repro.evidence import quiet, stats
 from repro.evidence.comparison import MAIN, Arm, Comparison, Effect, notes, pair_notes, plain_text
 from repro.evidence.image_copies import remark
@@ -15,6 +14,7 @@ from repro.experiments.folder import BASELINE
 from repro.experiments.naming import GIVEN, PRECISION, changed, changes, plain_settings
 from repro.experiments.registry import named_keys
 from repro.experiments.suites import Suite
+from repro.model.summary import DEFAULT_CLASSES, layer_table, total
 from repro.record import CENTRE
 from repro.report.mixed import mixed_words
 from repro.report.tables import interval, markdown

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from repro.config import Config
 from repro.distributed import ALONE, Ranks
 from repro.model import Network
-from repro.model.network import Dropout
+from repro.model.layers import Dropout
 from repro.train.cuda_graph import WARM_UPS, RecordedStep
 from repro.train.optimizer import PaperSGD
 from repro.train.out_of_memory import advised

@@ -55,7 +55,7 @@ def test_one_candidate_is_gone_before_the_next_is_made(capsys: pytest.CaptureFix
     failed: dict[str, str] = {}
     rounds = one_after_the_other({"a": make, "b": broken, "c": make}, 2, failed)
     assert rounds == {"a": [1234.5, 1234.5], "c": [1234.5, 1234.5]}
-    assert failed["b"].startswith("CUDA error: misaligned address (test_sidebyside.py:")
+    assert failed["b"].startswith("CUDA error: misaligned address (test_alternating.py:")
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["  a: 1,234 images/s", f"  b: failed: {failed['b']}", "  c: 1,234 images/s"]
 

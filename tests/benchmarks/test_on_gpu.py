@@ -13,7 +13,7 @@ from repro import bench
 from repro.benchmarks import gpu_inputs, lrn, plain_pytorch, throughput, training_steps, whole_runs
 from repro.benchmarks.targets import CUDA, targets
 from repro.config import Config, Precision
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.profiling import ceilings
 
 SMALL = ("model.scale=0.0625", "data.image_size=72", "data.crop=64")
@@ -32,7 +32,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def small_configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:
     own = [f"train.batch_size={batch}", f"train.precision={precision.name}", "optimizer.lr=1e-6"]
-    return compose.compose(["setup=ilsvrc2012", *own, *SMALL, "train.compile=false", *words])
+    return compose(["setup=ilsvrc2012", *own, *SMALL, "train.compile=false", *words])
 
 
 def small_alexnet(num_classes: int) -> nn.Module:

@@ -27,7 +27,7 @@ def test_the_answer_of_another_process_comes_back_and_it_ends_by_itself(tmp_path
 
 
 def test_an_error_there_is_one_line_here() -> None:
-    with pytest.raises(RunFailure, match=r"^invalid literal for int\(\) with base 10: 'four' \(bounded\.py:\d+\)$"):
+    with pytest.raises(RunFailure, match=r"^invalid literal for int\(\) with base 10: 'four' \(own_process\.py:\d+\)$"):
         within(60, int, "four")
     with pytest.raises(RunFailure, match=r"^unknown ablation=no_lnr: did you mean no_lrn\?"):
         within(60, compose, ["ablation=no_lnr"])

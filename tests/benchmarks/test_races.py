@@ -27,9 +27,9 @@ from repro.benchmarks import (
 from repro.benchmarks.alternating import Measured
 from repro.benchmarks.targets import CPU, judge, targets
 from repro.config import Config, Precision
-from repro.describe import layer_table, total
 from repro.errors import RunFailure
 from repro.model import Network, build
+from repro.model.summary import layer_table, total
 from repro.profiling.roofline import Ceilings
 from repro.train.step import TrainingStep
 from tests.tiny import make_image_folder, tiny_config
@@ -120,7 +120,7 @@ def test_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
         started.append(count)
         yield
 
-    monkeypatch.setattr(busy_machine.experiments, "compose", lambda words: tiny_config())
+    monkeypatch.setattr(busy_machine, "compose", lambda words: tiny_config())
     monkeypatch.setattr(busy_machine.threads, "_watch", lambda: None)
     monkeypatch.setattr(busy_machine.threads, "cores", lambda: 3)
     monkeypatch.setattr(busy_machine.threads, "free_cores", lambda: 1)

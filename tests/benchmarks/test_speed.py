@@ -19,7 +19,7 @@ from repro.config import Config, Precision
 from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
 from repro.data.store import Split, in_memory
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build
 from repro.train.precision import arithmetic
 from tests.tiny import make_image_folder
@@ -35,7 +35,7 @@ Measure = Callable[[Callable[[], object], int], None]
 @pytest.fixture(scope="module")
 def config() -> Config:
     """The half-width net, fp32, so that it runs alike on every CPU."""
-    config = compose.compose(["setup=imagenette_small", f"train.batch_size={BATCH}", "optimizer.lr=1e-6"])
+    config = compose(["setup=imagenette_small", f"train.batch_size={BATCH}", "optimizer.lr=1e-6"])
     config.train.precision = Precision.fp32
     return config
 

@@ -15,7 +15,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from repro.config import Config, Conv1Input, DropoutKind, DropoutPlace, InitKind, ModelConfig, Normalization
-from repro.experiments import compose, folder
+from repro.experiments import folder
+from repro.experiments.compose import compose
 from repro.model import Network, build
 
 CLASSES = 10
@@ -35,7 +36,7 @@ def make_case(recipe: str) -> tuple[Config, Network, Tensor, np.ndarray]:
 
     He's weights keep the logits dependent on the images; random biases tell one unit from another.
     """
-    config = compose.compose([f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.25", "train.compile=false"])
+    config = compose([f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.25", "train.compile=false"])
     config.model.init.kind = InitKind.he
     network = build(config, CLASSES).eval()
     images = 60 * torch.randn(2, 3, config.crop, config.crop)  # grey levels, as wide as a photograph's

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from repro.config import Config, Conv1Input
-from repro.describe import layer_table, total
-from repro.experiments import compose, folder
+from repro.experiments import folder
+from repro.experiments.compose import compose
+from repro.model.summary import layer_table, total
 
 CLASSES = 1000
 ZEROS = {Conv1Input.real_pixels: 0, Conv1Input.zero_all_sides: 2, Conv1Input.one_zero_all_sides: 1}
@@ -100,7 +101,7 @@ def assert_described(net: Net, config: Config, classes: int) -> None:
 
 @pytest.mark.parametrize("recipe", folder.choices("recipe"))
 def test_a_recipes_net(recipe: str) -> None:
-    config = compose.compose([f"recipe={recipe}", "setup=ilsvrc2012"])
+    config = compose([f"recipe={recipe}", "setup=ilsvrc2012"])
     net = alexnet(config)
     assert_described(net, config, CLASSES)
     if recipe in KNOWN_PARAMETERS:
@@ -110,4 +111,4 @@ def test_a_recipes_net(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", ["paper", "source"])
 @pytest.mark.parametrize("setup", ["cifar10", "cifar10_13pct", "cifar10_19pct"])
 def test_a_cifar_net(recipe: str, setup: str) -> None:
-    assert_described(cifar_net(setup), compose.compose([f"recipe={recipe}", f"setup={setup}"]), 10)
+    assert_described(cifar_net(setup), compose([f"recipe={recipe}", f"setup={setup}"]), 10)

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import alexnet
 
 from repro.config import NormConfig
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build, lrn
 
 CLASSES = 10
@@ -15,7 +15,7 @@ CLASSES = 10
 def test_the_recipe_has_torchvisions_logits() -> None:
     theirs = alexnet(num_classes=CLASSES).eval()
     with torch.device("meta"):  # the weights come from torchvision
-        ours = build(compose.compose(["recipe=torchvision", "setup=ilsvrc2012"]), CLASSES).eval()
+        ours = build(compose(["recipe=torchvision", "setup=ilsvrc2012"]), CLASSES).eval()
     weighted = [layer for layer in theirs.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for layer, source in zip(ours.weight_layers().values(), weighted, strict=True):
         source.weight.data.mul_(6**0.5)  # from PyTorch's variance to He's: the images come through

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from repro.config import Config, Conv1Input, LayerSizes, Normalization, Order, Pooling
-from repro.describe import layer_table, total
 from repro.errors import UserError
 from repro.model import Network, build
+from repro.model.summary import layer_table, total
 
 # Section 3.5, with conv1's 55 x 55 x 96 = 290,400 where the caption of Figure 2 prints 253,440 = 55 x 48 x 96.
 PAPER_SHAPES = {

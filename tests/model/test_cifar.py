@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from repro.describe import layer_table
-from repro.experiments import compose
+from repro.experiments.compose import compose
 from repro.model import build
-from repro.model.network import LocallyConnected
+from repro.model.cifar import LocallyConnected
+from repro.model.summary import layer_table
 
 
 def shapes(setup: str) -> dict[str, list[int]]:
-    return {row.name: row.output_shape for row in layer_table(compose.compose([f"setup={setup}"]), 10)}
+    return {row.name: row.output_shape for row in layer_table(compose([f"setup={setup}"]), 10)}
 
 
 def test_geometry_of_conv_local_11pct() -> None:
@@ -36,12 +36,12 @@ def test_geometry_of_conv_local_13pct() -> None:
     found = shapes("cifar10_13pct")
     assert found["local3"] == [32, 6, 6]
     assert not [name for name in found if "norm" in name]
-    rows = layer_table(compose.compose(["setup=cifar10_13pct"]), 10)
+    rows = layer_table(compose(["setup=cifar10_13pct"]), 10)
     assert rows[-1].parameters == (1152 + 1) * 10
 
 
 def test_geometry_of_19pct() -> None:
-    config = compose.compose(["setup=cifar10_19pct"])
+    config = compose(["setup=cifar10_19pct"])
     found = shapes("cifar10_19pct")
     assert [found[f"pool{number}"] for number in (1, 2, 3)] == [[32, 16, 16], [32, 8, 8], [64, 4, 4]]
     assert layer_table(config, 10)[-1].parameters == (1024 + 1) * 10
@@ -52,7 +52,7 @@ def test_geometry_of_19pct() -> None:
 
 
 def test_dropout_stands_before_the_classifier() -> None:
-    config = compose.compose(["setup=cifar10"])
+    config = compose(["setup=cifar10"])
     config.model.dropout.rate = 0.3
     assert [name for name, _ in build(config, 10).classifier.named_children()] == ["dropout10", "fc10"]
 
@@ -83,5 +83,5 @@ def test_a_locally_connected_layer_has_its_own_filters_at_each_place() -> None:
 
 @pytest.mark.parametrize("ablation", ["tanh", "no_lrn", "average_pool", "nonoverlapping_pool"])
 def test_ablations_build(ablation: str) -> None:
-    network = build(compose.compose(["setup=cifar10", f"ablation={ablation}"]), 10)
+    network = build(compose(["setup=cifar10", f"ablation={ablation}"]), 10)
     assert network(torch.zeros(2, 3, 24, 24)).shape == (2, 10)

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from repro.config import Config
-from repro.describe import layer_table
 from repro.model import build
+from repro.model.summary import layer_table
 from repro.profiling.work import LayerWork, Work, input_work, layer_work, update_work
 from repro.train.optimizer import make_optimizer
 from tests.tiny import CROP, tiny_config

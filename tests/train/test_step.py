@@ -8,7 +8,7 @@ from torch import Tensor
 
 from repro.config import Precision
 from repro.model.fast import lrn_cpu
-from repro.model.lrn import LocalResponseNorm
+from repro.model.fast.lrn import FusedLRN
 from repro.train.loop import Training
 from tests.tiny import make_training, tiny_config
 
@@ -26,7 +26,7 @@ def trained(folder: Path, compiled: bool, precision: Precision) -> tuple[Trainin
 
 
 @pytest.mark.skipif(
-    not lrn_cpu.serves(LocalResponseNorm(5, 1e-4, 0.75, 2.0), torch.zeros(1, 4, 2, 2)),
+    not lrn_cpu.serves(FusedLRN(5, 1e-4, 0.75, 2.0), torch.zeros(1, 4, 2, 2)),
     reason="the kernels need a C++ compiler",
 )
 def test_kernels_make_the_same_record_to_rounding(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_kernels_make_the_same_record_to_rounding(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not lrn_cpu.serves(LocalResponseNorm(5, 1e-4, 0.75, 2.0), torch.zeros(1, 4, 2, 2)),
+    not lrn_cpu.serves(FusedLRN(5, 1e-4, 0.75, 2.0), torch.zeros(1, 4, 2, 2)),
     reason="the kernels need a C++ compiler",
 )
 def test_and_to_the_rounding_of_bf16(tmp_path: Path) -> None:

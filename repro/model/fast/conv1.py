@@ -8,27 +8,19 @@ products cost more than it saves.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from repro import triton_kernels
+from repro.model.layers import Conv1
 
 
-class Conv1(nn.Conv2d):
-    """A convolution of (N, maps_in, H, W) with square kernels, which may have more zeros at right and bottom."""
-
-    def __init__(self, maps_in: int, maps: int, kernel: int, stride: int, padding: int = 0, more: int = 0) -> None:
-        """`padding`: zeros on all four sides; `more`: those that come on top at right and bottom."""
-        super().__init__(maps_in, maps, kernel, stride, padding)
-        self.zeros, self.more = padding, more
-        self.in_blocks = False
-        """Whether pixels are taken in blocks where that is faster."""
+class SpaceToDepthConv1(Conv1):
+    """`Conv1` over blocks of pixels where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, maps_in, H, W) to (N, maps, H', W')."""
-        kind = _matrix_unit(x) if self.in_blocks and not torch.compiler.is_compiling() else None
-        if kind is not None:
-            return self._over_blocks(x, kind)
-        return super().forward(F.pad(x, (0, self.more, 0, self.more)) if self.more else x)
+        kind = None if torch.compiler.is_compiling() else _matrix_unit(x)
+        return super().forward(x) if kind is None else self._over_blocks(x, kind)
 
     def _over_blocks(self, x: Tensor, kind: torch.dtype) -> Tensor:
         """What `forward` gives, in that type."""
@@ -38,14 +30,10 @@ class Conv1(nn.Conv2d):
         height, width = (side * (count + touched) for count in steps)
         fast = x.is_cuda and not x.requires_grad  # the kernel has no backward pass
         kernels = triton_kernels.load("repro.model.fast.conv1_triton") if fast else None
-        blocks = _blocks if kernels is None else kernels.blocks
-        images = blocks(x, self.zeros, height, width, side, kind)
-        weight = _blocks(self.weight, 0, side * touched, side * touched, side, kind)
+        space = space_to_depth if kernels is None else kernels.space_to_depth
+        images = space(x, self.zeros, height, width, side, kind)
+        weight = space_to_depth(self.weight, 0, side * touched, side * touched, side, kind)
         return F.conv2d(images, weight, self.bias)
-
-    def extra_repr(self) -> str:
-        """What `print(network)` shows."""
-        return super().extra_repr() + (f", {self.more} more at right and bottom" if self.more else "")
 
 
 def _matrix_unit(x: Tensor) -> torch.dtype | None:
@@ -58,7 +46,7 @@ def _matrix_unit(x: Tensor) -> torch.dtype | None:
     return torch.float32 if x.is_cuda and x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else None
 
 
-def _blocks(x: Tensor, before: int, height: int, width: int, side: int, kind: torch.dtype) -> Tensor:
+def space_to_depth(x: Tensor, before: int, height: int, width: int, side: int, kind: torch.dtype) -> Tensor:
     """(N, C, H, W) behind `before` zeros at left and top, filled with zeros or cut to (height, width), in blocks:
     (N, side * side * C, height / side, width / side), channels last in memory, of that type."""
     x = F.pad(x.to(kind), (before, width - x.shape[3] - before, before, height - x.shape[2] - before))

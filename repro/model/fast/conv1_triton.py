@@ -16,7 +16,7 @@ BLOCK = 1024
 OPTIONS = {"enable_fp_fusion": False}
 
 
-def blocks(x: Tensor, before: int, height: int, width: int, side: int, kind: torch.dtype) -> Tensor:
+def space_to_depth(x: Tensor, before: int, height: int, width: int, side: int, kind: torch.dtype) -> Tensor:
     """As `conv1._blocks`, for images on a GPU."""
     x = x.contiguous(memory_format=torch.channels_last)
     count, maps, rows, columns = x.shape

@@ -40,12 +40,6 @@ class MaxPool(nn.MaxPool2d):
     kernel_size: int
     stride: int
 
-    def __init__(self, size: int, stride: int, round_up: bool) -> None:
-        """`size` x `size` pixels, `stride` apart; `round_up`: a last window may jut out."""
-        super().__init__(size, stride, ceil_mode=round_up)
-        self.compiled = False
-        """Whether kernels are used, where there are some for the input."""
-
     def places(self, length: int) -> int:
         """Windows along a side of that many pixels; each begins within it."""
         beyond_first = length - self.kernel_size
@@ -55,7 +49,7 @@ class MaxPool(nn.MaxPool2d):
 
     def kernels(self, x: Tensor) -> ModuleType | None:
         """The module with kernels for this input; None where PyTorch's operation does it."""
-        if not self.compiled or not x.is_cuda or torch.compiler.is_compiling():
+        if not x.is_cuda or torch.compiler.is_compiling():
             return None
         module = triton_kernels.load("repro.model.fast.pool_triton")
         return module if module is not None and module.serves(self, x) else None

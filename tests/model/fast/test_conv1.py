@@ -8,7 +8,8 @@ from torch import Tensor
 from repro.config import Precision
 from repro.model import build
 from repro.model.fast import conv1
-from repro.model.fast.conv1 import Conv1
+from repro.model.fast.conv1 import SpaceToDepthConv1
+from repro.model.layers import Conv1
 from repro.train.precision import arithmetic, has_bf16
 from tests.tiny import tiny_config
 
@@ -22,11 +23,10 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def layer(**geometry: int) -> Conv1:
-    conv = Conv1(3, 4, **geometry)
+    conv = SpaceToDepthConv1(3, 4, **geometry)
     with torch.no_grad():
         conv.weight.copy_(random(*conv.weight.shape, seed=1) / 64)
         conv.bias.copy_(random(4, seed=2))
-    conv.in_blocks = True
     return conv
 
 
@@ -97,8 +97,10 @@ def test_blocks_on_a_gpu_give_the_convolution_to_rounding(
     conv, x = layer(**geometry), random(2, 3, 66, 61, seed=3)
     gradient, calls = random(*conv(x).shape, seed=4), []
     wanted = exact(conv, x, gradient)
-    over_blocks = Conv1._over_blocks
-    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, x, kind: calls.append(kind) or over_blocks(self, x, kind))
+    over_blocks = SpaceToDepthConv1._over_blocks
+    monkeypatch.setattr(
+        SpaceToDepthConv1, "_over_blocks", lambda self, x, kind: calls.append(kind) or over_blocks(self, x, kind)
+    )
     device = torch.device("cuda")
     with arithmetic(device, precision):
         found = passes(conv.to(device), x.to(device, memory_format=torch.channels_last), gradient.to(device))
@@ -129,8 +131,10 @@ def test_blocks_are_for_bf16_and_can_be_switched_off(
 ) -> None:
     config, calls = tiny_config(), []
     config.train.compile = compile
-    over_blocks = Conv1._over_blocks
-    monkeypatch.setattr(Conv1, "_over_blocks", lambda self, *given: calls.append(1) or over_blocks(self, *given))
+    over_blocks = SpaceToDepthConv1._over_blocks
+    monkeypatch.setattr(
+        SpaceToDepthConv1, "_over_blocks", lambda self, *given: calls.append(1) or over_blocks(self, *given)
+    )
     with arithmetic(torch.device("cpu"), precision):
         build(config, 4)(torch.randn(2, 3, config.crop, config.crop, generator=torch.Generator().manual_seed(0)))
     assert bool(calls) is taken

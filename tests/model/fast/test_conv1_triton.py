@@ -32,8 +32,8 @@ def check(device: str) -> None:
             x = torch.randint(-128, 129, (2, *shape), generator=torch.Generator().manual_seed(0)).float()
             x = x.to(device, memory_format=layout)
             for given, kind in ((x, torch.float32), (x, torch.bfloat16), (x.bfloat16(), torch.bfloat16)):
-                found = conv1_triton.blocks(given, before, *size, side, kind)
-                expected = conv1._blocks(given, before, *size, side, kind)
+                found = conv1_triton.space_to_depth(given, before, *size, side, kind)
+                expected = conv1.space_to_depth(given, before, *size, side, kind)
                 assert found.dtype == kind
                 assert found.is_contiguous(memory_format=torch.channels_last)
                 assert torch.equal(found, expected)
@@ -44,7 +44,7 @@ def test_the_interpreter_gives_what_pytorchs_operations_give() -> None:
     """The interpreter is chosen when a kernel is defined, so it has a process of its own."""
     program = (
         "import os; os.environ['TRITON_INTERPRET'] = '1';"
-        "from tests.model import test_conv1_triton as own; own.check('cpu')"
+        "from tests.model.fast import test_conv1_triton as own; own.check('cpu')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -73,9 +73,8 @@ def test_a_gpu_gives_what_pytorchs_operations_give() -> None:
 
 @pytest.mark.cuda
 def test_images_with_a_gradient_go_by_pytorchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv1_triton, "blocks", lambda *given: pytest.fail("the kernel has no backward pass"))
-    layer = conv1.Conv1(3, 4, kernel=11, stride=4, more=3).cuda()
-    layer.in_blocks = True
+    monkeypatch.setattr(conv1_triton, "space_to_depth", lambda *given: pytest.fail("the kernel has no backward pass"))
+    layer = conv1.SpaceToDepthConv1(3, 4, kernel=11, stride=4, more=3).cuda()
     x = torch.ones(2, 3, 64, 64, device="cuda", requires_grad=True)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         layer(x).float().sum().backward()

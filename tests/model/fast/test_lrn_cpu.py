@@ -13,10 +13,11 @@ from torch import Tensor
 
 from repro.distributed import warn
 from repro.model.fast import lrn_cpu
+from repro.model.fast.lrn import FusedLRN
 from repro.model.lrn import LocalResponseNorm
 from tests.forbidden import forbid
 
-LAYER, X = LocalResponseNorm(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2)
+LAYER, X = FusedLRN(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2)
 needs_compiler = pytest.mark.skipif(not lrn_cpu.serves(LAYER, X), reason="the kernels need a C++ compiler")
 LAYOUTS = pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels last"]
@@ -30,8 +31,7 @@ def random(*shape: int, scale: float = 50.0, seed: int = 3) -> Tensor:
 def both_passes(
     x: Tensor, gradient: Tensor, compiled: bool, n: int = 5, columns: int = 2, pixels: bool = False
 ) -> tuple[Tensor, Tensor]:
-    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns, pixels)
-    layer.compiled = compiled
+    layer = (FusedLRN if compiled else LocalResponseNorm)(n, 1e-3, 0.75, 2.0, columns, pixels)
     leaf = x.clone().requires_grad_()
     out = layer(leaf * 1)  # not a leaf, as in a network
     assert out.dtype == x.dtype
@@ -91,8 +91,7 @@ def test_layout_is_kept_and_a_gradient_laid_out_otherwise_is_understood() -> Non
 
 @needs_compiler
 def test_a_tensor_with_gaps_goes_the_plain_way() -> None:
-    layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0)
-    layer.compiled = True
+    layer = FusedLRN(5, 1e-3, 0.75, 2.0)
     x = random(2, 8, 6, 6).float()[:, :, ::2, ::2]
     assert layer.kernels(x) is None
     assert layer.kernels(x.contiguous()) is lrn_cpu
@@ -195,8 +194,8 @@ def test_the_order_in_which_features_are_listed_does_not_matter(
 def test_damaged_kernels_are_made_again(tmp_path: Path) -> None:
     """In processes of their own, for loading a library that is cut short ends a process by a bus error."""
     program = (
-        "import torch; from repro.model import lrn_cpu; from repro.model.lrn import LocalResponseNorm;"
-        "layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0); layer.compiled = True;"
+        "import torch; from repro.model.fast import lrn_cpu; from repro.model.fast.lrn import FusedLRN;"
+        "layer = FusedLRN(5, 1e-3, 0.75, 2.0);"
         "x = torch.ones(1, 4, 2, 2); assert layer.kernels(x) is lrn_cpu; print(layer(x).sum().item())"
     )
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
@@ -277,9 +276,9 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 def test_a_process_has_one_openmp_runtime() -> None:
     """Two would each start their threads, and wait for each other's."""
     program = (
-        "import torch; from pathlib import Path; from repro.model import lrn_cpu;"
-        "from repro.model.lrn import LocalResponseNorm;"
-        "lrn_cpu.serves(LocalResponseNorm(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2));"
+        "import torch; from pathlib import Path; from repro.model.fast import lrn_cpu;"
+        "from repro.model.fast.lrn import FusedLRN;"
+        "lrn_cpu.serves(FusedLRN(5, 1e-3, 0.75, 2.0), torch.zeros(1, 4, 2, 2));"
         "maps = Path('/proc/self/maps').read_text().splitlines();"
         "print(len({line.split()[-1] for line in maps if 'libgomp' in line or 'libomp' in line}))"
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro.model.lrn import LocalResponseNorm
+from repro.model.fast.lrn import FusedLRN
 
 triton = pytest.importorskip("triton", reason="no Triton on this system")
 from triton.backends.compiler import GPUTarget  # noqa: E402
@@ -20,8 +20,8 @@ from repro.model.fast import lrn_triton  # noqa: E402
 CHECK = """
 import itertools
 import torch
-from repro.model import lrn_triton
-from repro.model.lrn import LocalResponseNorm
+from repro.model.fast import lrn_triton
+from repro.model.fast.lrn import FusedLRN
 
 def random(shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 50
@@ -31,7 +31,7 @@ cases = [(2, 16, 3, 5), 5, 2], [(1, 12, 7, 3), 5, 1], [(3, 24, 2, 2), 3, 2], [(1
 cases += [(3, 48, 7, 11), 5, 1], [(3, 96, 5, 5), 5, 2],  # several programs; places end within one
 for (shape, n, columns), dtype, after_relu in itertools.product(cases, lrn_triton.TYPES, (False, True)):
     x, g = (random(shape, seed).to(dtype).contiguous(memory_format=torch.channels_last) for seed in (1, 2))
-    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
+    layer = FusedLRN(n, 1e-3, 0.75, 2.0, columns)
     layer.after_relu = after_relu
     if after_relu:
         x.relu_()
@@ -89,13 +89,13 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(
 def test_a_thread_takes_maps_that_divide_a_column(
     shape: tuple[int, ...], n: int, columns: int, dtype: torch.dtype, vector: int | None
 ) -> None:
-    layer = LocalResponseNorm(n, 1e-3, 0.75, 2.0, columns)
+    layer = FusedLRN(n, 1e-3, 0.75, 2.0, columns)
     assert lrn_triton._vector(layer, torch.zeros(shape, dtype=dtype)) == vector
 
 
-def exact(layer: LocalResponseNorm, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+def exact(layer: FusedLRN, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Output and gradient of a plain layer in float64 on the CPU."""
-    plain = LocalResponseNorm(layer.n, layer.alpha, layer.beta, layer.k, layer.columns)
+    plain = FusedLRN(layer.n, layer.alpha, layer.beta, layer.k, layer.columns)
     plain.after_relu = layer.after_relu
     leaf = x.cpu().double().requires_grad_()
     out = plain(leaf)
@@ -125,8 +125,8 @@ def test_on_a_gpu_too(
     generator = torch.Generator().manual_seed(1)
     x, g = (torch.randn(3, maps, 13, 11, generator=generator, dtype=torch.float64) * 50 for _ in range(2))
     x, g = (tensor.to("cuda", dtype).contiguous(memory_format=layout) for tensor in (x.relu() if after_relu else x, g))
-    layer = LocalResponseNorm(5, 1e-3, 0.75, 2.0, columns)
-    layer.compiled, layer.after_relu = True, after_relu
+    layer = FusedLRN(5, 1e-3, 0.75, 2.0, columns)
+    layer.after_relu = after_relu
     served = layout is torch.channels_last and maps != 12
     assert (layer.kernels(x) is lrn_triton) == served
     out = layer(x.requires_grad_())

@@ -28,7 +28,7 @@ CHECK = """
 import itertools
 import torch
 import torch.nn.functional as F
-from repro.model import pool_triton
+from repro.model.fast import pool_triton
 from repro.model.fast.pool import MaxPool
 
 MaxPool.kernels = lambda self, x: pool_triton
@@ -50,7 +50,7 @@ cases = [((8, 7, 9), 3, 2), ((24, 6, 8), 3, 2), ((16, 5, 6), 2, 2), ((8, 2, 3), 
 more = [((8, 9, 8), 3, 3), ((8, 8, 7), 5, 2), ((4, 9, 11), 2, 3), ((4, 1, 4), 1, 1), ((4, 6, 7), 5, 1)]
 runs = [*itertools.product(cases, pool_triton.TYPES), *itertools.product(more, [torch.float32])]
 for (((maps, height, width), size, stride), dtype), round_up in itertools.product(runs, (False, True)):
-    layer = MaxPool(size, stride, round_up)
+    layer = MaxPool(size, stride, ceil_mode=round_up)
     if min(layer.places(height), layer.places(width)) < 1:
         continue
     x = torch.stack([*images(maps, height, width)]).to(dtype, memory_format=torch.channels_last)
@@ -99,7 +99,7 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(
     """For an A100 and an H100; threads exchange nothing, and load and store 16 bytes of numbers at once."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     vector = pool_triton._vector(torch.zeros(1, dtype=KINDS[kind]))
-    fixed = pool_triton._fixed(MaxPool(size, stride, True), torch.Size((128, 96, 55, 55)), vector)
+    fixed = pool_triton._fixed(MaxPool(size, stride, ceil_mode=True), torch.Size((128, 96, 55, 55)), vector)
     windows = (-(-size // stride)) ** 2
     for kernel, loads, stores in (
         (pool_triton._forward, size**2, {"numbers": 1, "winners": 1}),
@@ -121,9 +121,7 @@ class OnGpu(torch.Tensor):
 
 
 def ready(size: int, stride: int, round_up: bool = True) -> MaxPool:
-    layer = MaxPool(size, stride, round_up)
-    layer.compiled = True
-    return layer
+    return MaxPool(size, stride, ceil_mode=round_up)
 
 
 def images(maps: int, dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.channels_last) -> Tensor:
@@ -148,10 +146,7 @@ def images(maps: int, dtype: torch.dtype = torch.float32, layout: torch.memory_f
 ])  # fmt: skip
 def test_what_the_kernels_serve(size: int, x: Tensor, served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_kernels, "load", lambda name: importlib.import_module(name))
-    layer = ready(size, 2)
-    assert (layer.kernels(x) is pool_triton) == served
-    layer.compiled = False
-    assert layer.kernels(x) is None
+    assert (ready(size, 2).kernels(x) is pool_triton) == served
 
 
 def test_without_kernels_it_is_the_layer_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,14 +162,13 @@ def test_the_networks_layers_are_told_to_use_kernels(fast: bool) -> None:
     config = tiny_config()
     config.train.compile = fast
     pools = [layer for layer in build(config, 4).features if isinstance(layer, nn.MaxPool2d)]
-    assert [layer.compiled for layer in pools] == [fast] * len(pools)
-    assert pools
+    assert [isinstance(layer, MaxPool) for layer in pools] == [fast] * 3
 
 
 @pytest.mark.parametrize("round_up", [True, False])
 @pytest.mark.parametrize(("size", "stride"), [(3, 2), (2, 2), (5, 2), (2, 3), (3, 1), (3, 5)])
 def test_places_are_those_of_pytorch(size: int, stride: int, round_up: bool) -> None:
-    layer = MaxPool(size, stride, round_up)
+    layer = MaxPool(size, stride, ceil_mode=round_up)
     for length in range(size, 20):
         assert layer.places(length) == layer(torch.zeros(1, 1, length, length)).shape[-1]
 
