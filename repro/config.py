@@ -467,7 +467,7 @@ class TrainConfig:
     """Recompute the convolutional layers' outputs in the backward pass instead of keeping them."""
     precision: Precision = Precision.fp32
     """Arithmetic: fp32, tf32, bf16, or `auto` for what the hardware has."""
-    compile: bool = True
+    fast_kernels: bool = True
     """Fast paths, same result to rounding: LRN, and the gradient of a ReLU in front of it, by kernels of its own where
     the machine can compile them (C++ for CPUs, Triton for GPUs); conv1 over blocks of pixels, in bf16 and on GPUs
     in tf32; on GPUs one convolution a column, and max-pooling and the input by kernels too."""

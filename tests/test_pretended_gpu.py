@@ -323,7 +323,7 @@ def test_in_triton(tmp_path: Path) -> None:
     config, data = tiny_config(), tiny_data(11, 2)
     config.train.batch_size = 2
     theirs = trained(config, "cpu", tmp_path, data)
-    config.train.compile = True
+    config.train.fast_kernels = True
     with pretend.gpu(count=2) as gpu:
         assert_same(trained(config, "cuda:1", tmp_path / "gpu", data), theirs)
     assert gpu.replays == 5 - WARM_UPS

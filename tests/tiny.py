@@ -31,7 +31,7 @@ WORDS = (
     f"data.crop={CROP}",
     "train.epochs=3",
     "train.batch_size=16",
-    "train.compile=false",
+    "train.fast_kernels=false",
     "train.device=cpu",
     "train.precision=fp32",  # the same on every processor
     "wandb.mode=disabled",
@@ -60,7 +60,7 @@ def tiny_config() -> Config:
     config.data.image_size, config.data.crop = SIZE, CROP
     config.train.epochs, config.train.batch_size = 1, 16
     config.schedule.drops = []
-    config.train.compile = False  # takes longer than the run
+    config.train.fast_kernels = False  # takes longer than the run
     return config
 
 

@@ -92,7 +92,7 @@ class Pixels:
         on_gpu = device.type == "cuda"
         self.dtype = torch.bfloat16 if on_gpu and config.train.precision is Precision.bf16 else torch.float32
         """What the network's first layer takes; on a CPU its own cast is as fast."""
-        self.kernels = triton_kernels.load("repro.data.pixels_triton") if on_gpu and config.train.compile else None
+        self.kernels = triton_kernels.load("repro.data.pixels_triton") if on_gpu and config.train.fast_kernels else None
 
     def _components(self, data: ImageData) -> np.ndarray:
         """Columns: principal components of RGB, each as long as its noise's unit, in grey levels (0-255).

@@ -40,7 +40,7 @@ _NOT_COMPARED = (
     "data.root",
     "data.cache",
     "train.device",
-    "train.compile",
+    "train.fast_kernels",
     "train.cuda_graph",
     "train.cudnn_benchmark",
     "train.micro_batch",

@@ -18,7 +18,7 @@ def build(config: Config, classes: int) -> Network:
     builder = build_alexnet if config.model.net is Net.alexnet else build_cifar
     network = builder(config.model, classes, config.crop)
     network.checkpoint_activations = config.train.checkpoint_activations
-    if config.train.compile:
+    if config.train.fast_kernels:
         fast.enable(network)
     initialize(network, config.model.init)
     return network

@@ -32,7 +32,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def small_configuration(batch: int, precision: Precision = Precision.fp32, *words: str) -> Config:
     own = [f"train.batch_size={batch}", f"train.precision={precision.name}", "optimizer.lr=1e-6"]
-    return compose(["setup=ilsvrc2012", *own, *SMALL, "train.compile=false", *words])
+    return compose(["setup=ilsvrc2012", *own, *SMALL, "train.fast_kernels=false", *words])
 
 
 def small_alexnet(num_classes: int) -> nn.Module:

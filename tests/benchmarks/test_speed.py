@@ -72,7 +72,7 @@ def test_lrn_of_pytorch(benchmark_images: Measure, layers: dict[str, tuple[nn.Mo
 def test_conv1_in_bf16(benchmark_images: Measure, config: Config, in_blocks: bool) -> None:
     """Over blocks of pixels, and pixel by pixel."""
     config = copy.deepcopy(config)
-    config.train.compile = in_blocks
+    config.train.fast_kernels = in_blocks
     conv1 = build(config, CLASSES).features.conv1.to(memory_format=torch.channels_last)
     images = (torch.randn(BATCH, 3, config.crop, config.crop) * 50).contiguous(memory_format=torch.channels_last)
 

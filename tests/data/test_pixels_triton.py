@@ -117,7 +117,7 @@ def test_the_kernel_compiles_for_gpus_that_are_not_here(
 @pytest.mark.parametrize("compiled", [True, False], ids=["kernel", "PyTorch's operations"])
 def test_a_gpu_gives_the_result_of_the_cpu_to_the_bit(compiled: bool, variant: str, precision: Precision) -> None:
     config, data, device = configured(**VARIANTS[variant]), data_of(), torch.device("cuda")
-    config.train.precision, config.train.compile = precision, compiled
+    config.train.precision, config.train.fast_kernels = precision, compiled
     pixels = Pixels(config, data, device)
     assert pixels.kernels is (pixels_triton if compiled else None)
     plain = expected(config, data, 0).to(torch.bfloat16 if precision is Precision.bf16 else torch.float32)

@@ -36,7 +36,7 @@ def make_case(recipe: str) -> tuple[Config, Network, Tensor, np.ndarray]:
 
     He's weights keep the logits dependent on the images; random biases tell one unit from another.
     """
-    config = compose([f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.25", "train.compile=false"])
+    config = compose([f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.25", "train.fast_kernels=false"])
     config.model.init.kind = InitKind.he
     network = build(config, CLASSES).eval()
     images = 60 * torch.randn(2, 3, config.crop, config.crop)  # grey levels, as wide as a photograph's

@@ -58,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def run_on_gpu(folder: Path, changes: dict[str, Any]) -> Training:
     config, device = tiny_config(), torch.device("cuda:0")
-    config.train.epochs, config.train.compile = 2, True
+    config.train.epochs, config.train.fast_kernels = 2, True
     for key, value in changes.items():
         part, name = key.split(".")
         setattr(getattr(config, part), name, value)

@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 def trained(folder: Path, compiled: bool, precision: Precision) -> tuple[Training, dict[str, Tensor]]:
     config = tiny_config()
-    config.train.epochs, config.train.compile, config.train.precision = 4, compiled, precision
+    config.train.epochs, config.train.fast_kernels, config.train.precision = 4, compiled, precision
     training = make_training(config, folder)
     before = {name: parameter.detach().clone() for name, parameter in training.network.named_parameters()}
     training.run()

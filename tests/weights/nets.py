@@ -13,7 +13,7 @@ CLASSES = 10
 def small_config(recipe: str) -> Config:
     """A recipe at a sixteenth of the width for 96-pixel crops, of which pool5 leaves 2 x 2 pixels."""
     return compose(
-        [f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.0625", "data.crop=96", "train.compile=false"]
+        [f"recipe={recipe}", "setup=ilsvrc2012", "model.scale=0.0625", "data.crop=96", "train.fast_kernels=false"]
     )
 
 

@@ -130,7 +130,7 @@ def test_blocks_are_for_bf16_and_can_be_switched_off(
     compile: bool, precision: Precision, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, calls = tiny_config(), []
-    config.train.compile = compile
+    config.train.fast_kernels = compile
     over_blocks = SpaceToDepthConv1._over_blocks
     monkeypatch.setattr(
         SpaceToDepthConv1, "_over_blocks", lambda self, *given: calls.append(1) or over_blocks(self, *given)

@@ -52,7 +52,7 @@ def test_a_relu_leaves_its_gradient_to_a_norm_right_behind_it(faster: bool) -> N
         return {name for name, layer in stages if isinstance(layer, ReLUBeforeLRN)}
 
     config = tiny_config()
-    config.train.compile = faster
+    config.train.fast_kernels = faster
     assert left(config) == ({"relu1", "relu2"} if faster else set())
     config.model.order1 = Order.lrn_relu_pool
     assert left(config) == ({"relu2"} if faster else set())
@@ -95,6 +95,6 @@ def test_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_column_at_a_time_where_paths_are_fast() -> None:
     config = tiny_config()
     for faster in (False, True):
-        config.train.compile = faster
+        config.train.fast_kernels = faster
         layers = [layer for layer in build(config, 4).features if isinstance(layer, nn.Conv2d) and layer.groups > 1]
         assert [isinstance(layer, ConvByColumns) for layer in layers] == [faster] * 3

@@ -160,7 +160,7 @@ def test_without_kernels_it_is_the_layer_of_pytorch(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("fast", [True, False])
 def test_the_networks_layers_are_told_to_use_kernels(fast: bool) -> None:
     config = tiny_config()
-    config.train.compile = fast
+    config.train.fast_kernels = fast
     pools = [layer for layer in build(config, 4).features if isinstance(layer, nn.MaxPool2d)]
     assert [isinstance(layer, MaxPool) for layer in pools] == [fast] * 3
 
