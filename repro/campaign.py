@@ -116,9 +116,9 @@ def start(words: Sequence[str], started: float) -> int:
     """
     own, rest = own_words(words, suites.OWN_WORDS)
     clock, at_once = Clock(started + 60 * _positive("minutes", own)), _at_once(own)
-    if from_environment().count > 1 and suites.OWN_WORDS.keys() & {word.partition("=")[0] for word in words}:
+    if from_environment().size > 1 and suites.OWN_WORDS.keys() & {word.partition("=")[0] for word in words}:
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
-    first = from_environment().first
+    first = from_environment().is_main
     wanted, refused, branches = requests(rest)
     for reason in refused if first else ():
         print(f"error: {reason}", file=sys.stderr)
@@ -229,7 +229,7 @@ def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
         place = f"{number} of {len(wanted)}"
         codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock, place, unusable)))
         # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
-        if stopping.is_stop(codes[-1]) or (codes[-1] and from_environment().count > 1):
+        if stopping.is_stop(codes[-1]) or (codes[-1] and from_environment().size > 1):
             break
     return max(codes)
 

@@ -21,47 +21,47 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class World:
     """This process's place among `count`; on one machine it is the `local`-th."""
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
+    size: int = 1
+    local_rank: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this one writes the files and the terminal."""
         return self.rank == 0
 
-    def rows(self, images: int) -> slice:
+    def shard(self, images: int) -> slice:
         """Which of so many consecutive images are this process's; it may be none."""
-        return slice(images * self.rank // self.count, images * (self.rank + 1) // self.count)
+        return slice(images * self.rank // self.size, images * (self.rank + 1) // self.size)
 
-    def add_up(self, sums: "Tensor") -> None:
+    def all_reduce(self, sums: "Tensor") -> None:
         """Turns each process's own sums into those of all, in place."""
-        if self.count > 1:
+        if self.size > 1:
             from torch.distributed import all_reduce
 
             all_reduce(sums)
 
-    def gather(self, own: "Tensor", images: int) -> "Tensor":
+    def all_gather(self, own: "Tensor", images: int) -> "Tensor":
         """What all found for their `rows` of so many images, in the images' order: (n, ...) to (images, ...)."""
-        if self.count == 1:
+        if self.size == 1:
             return own
         whole = own.new_zeros(images, *own.shape[1:])
-        whole[self.rows(images)] = own
-        self.add_up(whole)
+        whole[self.shard(images)] = own
+        self.all_reduce(whole)
         return whole
 
-    def decided(self, decide: Callable[[], T]) -> T:
+    def broadcast(self, decide: Callable[[], T]) -> T:
         """What the first process decides; all raise its UserError or RunFailure."""
-        if self.count == 1:
+        if self.size == 1:
             return decide()
         import torch
         from torch.distributed import broadcast_object_list
 
         told: list[Any] = [None, None]
-        if self.first:
+        if self.is_main:
             try:
                 told[0] = decide()
             except (UserError, RunFailure) as error:
@@ -72,7 +72,7 @@ class Ranks:
         return told[0]
 
 
-ALONE = Ranks()
+SINGLE = World()
 
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -84,7 +84,7 @@ _STARTERS = {
 """What else starts several processes: the variable that numbers them, and those that count them, the best one first."""
 
 
-def from_environment() -> Ranks:
+def from_environment() -> World:
     """As torchrun tells; alone where nothing started several.
 
     Raises UserError where several were started in another way: each would make the whole run, into the same files.
@@ -96,7 +96,7 @@ def from_environment() -> Ranks:
             raise UserError(
                 f"RANK={rank} with WORLD_SIZE={count}: ranks count from 0; start the processes with torchrun"
             )
-        return Ranks(rank, count, local)
+        return World(rank, count, local)
     if "RANK" in told or _number("WORLD_SIZE", told.get("WORLD_SIZE", "1")) > 1:
         missing = ", ".join(name for name in _TORCHRUN if name not in told)
         raise UserError(f"{' and '.join(told)} without {missing}: start the processes with torchrun, or unset them")
@@ -107,7 +107,7 @@ def from_environment() -> Ranks:
                 f"{starter} started {count} processes, which would each make the whole run: start one, or one torchrun"
                 " a machine, which starts them (torchrun --nproc_per_node=GPUS -m repro.run ...)"
             )
-    return ALONE
+    return SINGLE
 
 
 def _number(name: str, text: str) -> int:
@@ -119,16 +119,16 @@ def _number(name: str, text: str) -> int:
 @cache
 def warn(text: str) -> None:
     """One line on stderr: once, however many runs a process makes and however many processes share a run."""
-    if from_environment().first:
+    if from_environment().is_main:
         print(f"warning: {text}", file=sys.stderr)
 
 
-def join(ranks: Ranks, device: "torch.device") -> None:
+def init(world: World, device: "torch.device") -> None:
     """The processes can talk to each other from now on; once for all runs of a sweep.
 
     For a second meeting would read the addresses of the first in torchrun's store.
     """
-    if ranks.count == 1:
+    if world.size == 1:
         return
     import torch
     from torch import distributed
@@ -145,9 +145,9 @@ def join(ranks: Ranks, device: "torch.device") -> None:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
-def leave() -> None:
+def shut_down() -> None:
     """Ends the talk; not after an error, for it would wait for the others."""
-    if from_environment().count > 1:
+    if from_environment().size > 1:
         from torch import distributed
 
         if distributed.is_initialized():

@@ -24,9 +24,9 @@ def request(config: Config, words: Sequence[str], command: Sequence[str], warn: 
     `init_from` cannot be read, and where the device is not there.
     """
     config, path = _at_size_of_weights(config, words)
-    ranks = from_environment()
-    device = choose_device(config.train.device, ranks)
-    config = resolved(config, device, warn if ranks.first else lambda text: None)
+    world = from_environment()
+    device = choose_device(config.train.device, world)
+    config = resolved(config, device, warn if world.is_main else lambda text: None)
     auto = resolve(Precision.auto, device)
     chosen = chosen_ablations(words)
     label, difference = naming.identify(config, chosen, auto)
@@ -42,6 +42,6 @@ def _at_size_of_weights(config: Config, words: Sequence[str]) -> tuple[Config, P
 
     path = Path(config.init_from).expanduser()
     config, change = at_their_size(path, config, {word.partition("=")[0] for word in words})
-    if change and from_environment().first:
+    if change and from_environment().is_main:
         print(change, file=sys.stderr)
     return replace(config, init_from=fingerprint(path)), path

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from repro import stopping
 from repro.command import exit_code
-from repro.distributed import from_environment, leave
+from repro.distributed import from_environment, shut_down
 from repro.errors import UserError
 from repro.experiments import compose, folder, suites, words
 
@@ -72,7 +72,7 @@ def main() -> None:
             _codes.append(_sweep(words.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
         else:
             _start_hydra(words.normalise_arguments(suites.expand(sys.argv[1:])))
-        leave()
+        shut_down()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(compose.explain(error)) from error
 
@@ -111,7 +111,7 @@ def _sweep(words: Sequence[str], started: float) -> int:
     from repro.experiments import sweep
     from repro.terminal.screen import Screen
 
-    if from_environment().first:
+    if from_environment().is_main:
         screen = Screen()
         for line in sweep.first_words(words):
             screen.say(line, indent=sweep.INDENT)
@@ -151,7 +151,7 @@ def _job(node: "DictConfig") -> None:
     _codes.append(1)  # for what is not caught below
     _codes[-1] = exit_code(lambda: _run(node))
     # Ctrl-C ends a sweep too; and of processes that share a run none may go on alone
-    if stopping.is_stop(_codes[-1]) or (_codes[-1] and from_environment().count > 1):
+    if stopping.is_stop(_codes[-1]) or (_codes[-1] and from_environment().size > 1):
         sys.exit(stopping.end(_codes[-1]))
 
 

@@ -17,7 +17,7 @@ from repro.config import Config, Normalization
 from repro.data.batches import held_out_count
 from repro.data.sources import Listing, class_count
 from repro.data.store import ImageData, open_data
-from repro.distributed import Ranks, from_environment, join
+from repro.distributed import World, from_environment, init
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
 from repro.errors import Taken, UserError
 from repro.evidence.comparison import settings
@@ -97,28 +97,28 @@ def run(wanted: Run, screen: Screen) -> Record | None:
     Raises UserError or RunFailure, each with one line. On KeyboardInterrupt, once training has begun, a record with
     status `stopped` is filed.
     """
-    config, ranks = wanted.config, from_environment()
-    device = choose_device(config.train.device, ranks)
-    if config.train.cuda_graph and (device.type != "cuda" or ranks.count > 1):
+    config, world = wanted.config, from_environment()
+    device = choose_device(config.train.device, world)
+    if config.train.cuda_graph and (device.type != "cuda" or world.size > 1):
         raise UserError("train.cuda_graph=true is for one process and a CUDA device: leave it out")
-    join(ranks, device)
+    init(world, device)
     with ExitStack() as held, stopping.raised():
-        finished = ranks.decided(lambda: _begin(wanted, held))
-        if finished is not None and not ranks.decided(lambda: _weights_are_in_checkpoint(wanted, finished)):
-            if ranks.first:
+        finished = world.broadcast(lambda: _begin(wanted, held))
+        if finished is not None and not world.broadcast(lambda: _weights_are_in_checkpoint(wanted, finished)):
+            if world.is_main:
                 screen.skipped(finished, "" if _has_weights(wanted) else ", but without its weights")
-            return finished if ranks.first else None
-        if ranks.first:
+            return finished if world.is_main else None
+        if world.is_main:
             screen.plan(wanted)
-        _check_weights(wanted, screen, ranks)
+        _check_weights(wanted, screen, world)
         data = open_data(config.data, lambda listing: _check_listed(config, listing, device))
-        if ranks.first:
+        if world.is_main:
             screen.images(config, data)
         _check_data(config, len(data.train.labels), len(data.classes))
         _check_size(config, len(data.classes), device)
-        _check_shared(config, data, ranks)
-        training = _training(wanted, data, device, screen, ranks)
-        if not ranks.first:
+        _check_shared(config, data, world)
+        training = _training(wanted, data, device, screen, world)
+        if not world.is_main:
             _follow(training, finished)
             return None
         return _train(wanted, training, screen) if finished is None else _restore(wanted, training, finished, screen)
@@ -167,13 +167,13 @@ def _follow(training: Training, finished: Record | None) -> None:
         _measure(training)
 
 
-def _check_shared(config: Config, data: ImageData, ranks: Ranks) -> None:
-    if ranks.count > 1 and config.model.norm.kind is Normalization.batch_norm:
+def _check_shared(config: Config, data: ImageData, world: World) -> None:
+    if world.size > 1 and config.model.norm.kind is Normalization.batch_norm:
         raise UserError("batch normalisation is over the images of one process: run it without torchrun")
     held = held_out_count(config, len(data.train.labels))
     fewest = min(config.train.batch_size, len(data.val.labels), held or len(data.val.labels))
-    if fewest < ranks.count:
-        raise UserError(f"{ranks.count} processes cannot share {fewest} images: start {fewest} or fewer")
+    if fewest < world.size:
+        raise UserError(f"{world.size} processes cannot share {fewest} images: start {fewest} or fewer")
 
 
 @contextmanager
@@ -269,13 +269,13 @@ def _own_checkpoint(wanted: Run) -> dict[str, Any] | None:
         return None
 
 
-def _check_weights(wanted: Run, screen: Screen, ranks: Ranks) -> None:
+def _check_weights(wanted: Run, screen: Screen, world: World) -> None:
     """Before any image is packed. UserError where the file of weights does not fit the network."""
     if wanted.init_from is None:
         return
     data = wanted.config.data
     left_out = check(wanted.init_from, wanted.config, lambda: class_count(data), new_classes=True)
-    if left_out and ranks.first:
+    if left_out and world.is_main:
         screen.warning(left_out)
 
 
@@ -313,12 +313,12 @@ def _check_data(config: Config, images: int, found: int) -> None:
         raise UserError(f"data.classes={expected}, but the training folder has {counted(found, 'class', 'classes')}")
 
 
-def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen, ranks: Ranks) -> Training:
+def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen, world: World) -> Training:
     """Everything seeded and in place, after the last checkpoint if there is one."""
     config = wanted.config
     set_precision(config.train.precision, config.train.cudnn_benchmark)
-    numerics = ranks.decided(lambda: fingerprint(config.train, device, wanted.raw))
-    if numerics is None and ranks.first:
+    numerics = world.broadcast(lambda: fingerprint(config.train, device, wanted.raw))
+    if numerics is None and world.is_main:
         screen.warning("this device does not give the same bits twice: only runs of one commit compare with this one")
     torch.manual_seed(config.seed)
     threads.take()
@@ -327,12 +327,12 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
     identity = {"config": wanted.config_hash, "data": data.content_hash, "device": device.type}
     identity["numerics"] = numerics or ""
     if config.force:
-        identity[REPLACES] = ranks.decided(lambda: _standing(wanted))
+        identity[REPLACES] = world.broadcast(lambda: _standing(wanted))
     network = build(config, len(data.classes))
     if wanted.init_from is not None:
         load_into(wanted.init_from, network, new_classes=True)
-    training = Training(config, network, data, device, wanted.raw, identity, ranks=ranks)
-    if ranks.first:
+    training = Training(config, network, data, device, wanted.raw, identity, world=world)
+    if world.is_main:
         training.on_progress, training.on_warning = screen.progress, screen.warning
         training.on_evaluation = screen.evaluation
     training.resume()
@@ -412,7 +412,7 @@ def _cost(config: Config, training: Training, meter: LoadMeter) -> records.Cost:
     minutes, step = (training.curve[-1]["minutes"], training.curve[-1]["step"]) if training.curve else (0.0, 0)
     epochs, steps = divmod(step, training.steps)  # a run that diverged ended within its last epoch
     images = epochs * len(training.train_split.labels) + steps * config.train.batch_size
-    load = meter.read(training.ranks.count)
+    load = meter.read(training.world.size)
     return records.Cost(
         minutes=minutes,
         images_per_second=images / minutes / 60 if minutes else None,
@@ -450,7 +450,7 @@ def _draft(wanted: Run, training: Training, wandb_id: str | None) -> Record:
         ),
         metrics=_NOT_MEASURED[0],
         cost=_cost(config, training, LoadMeter()),
-        machine=capture_machine(str(training.device), training.ranks.count),
+        machine=capture_machine(str(training.device), training.world.size),
         code=capture_code(),
         command=command_line(wanted.command),
         wandb_id=wandb_id,

@@ -10,7 +10,7 @@ import torch
 
 from repro import record as records
 from repro.config import Normalization
-from repro.distributed import ALONE, Ranks, from_environment, join
+from repro.distributed import SINGLE, World, from_environment, init
 from repro.errors import UserError
 from repro.runner import _check_shared
 from repro.train.device import choose_device
@@ -35,7 +35,7 @@ def in_two_processes(*words: str) -> str:
 @pytest.mark.parametrize("images", [0, 1, 2, 7, 128])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_each_image_is_one_processs(images: int, count: int) -> None:
-    shares = [range(images)[Ranks(rank, count).rows(images)] for rank in range(count)]
+    shares = [range(images)[World(rank, count).shard(images)] for rank in range(count)]
     assert [image for share in shares for image in share] == list(range(images))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -43,10 +43,10 @@ def test_each_image_is_one_processs(images: int, count: int) -> None:
 def test_a_process_is_alone_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert from_environment() == ALONE
+    assert from_environment() == SINGLE
     for name, value in {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert from_environment() == Ranks(3, 8, 1)
+    assert from_environment() == World(3, 8, 1)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_a_process_is_alone_unless_told(monkeypatch: pytest.MonkeyPatch) -> None
         ({"LOCAL_RANK": "0"}, None),
         ({"SLURM_NTASKS": "4"}, None),  # the shell of an allocation
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, None),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Ranks(1, 2, 1)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, World(1, 2, 1)),
     ],
     ids=str,
 )
 def test_processes_that_nothing_joins_do_not_begin(
     environment: dict[str, str],
-    message: str | Ranks | None,
+    message: str | World | None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -79,7 +79,7 @@ def test_processes_that_nothing_joins_do_not_begin(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     if not isinstance(message, str):
-        assert from_environment() == (message or ALONE)
+        assert from_environment() == (message or SINGLE)
         return
     with pytest.raises(UserError, match=message):
         from_environment()
@@ -92,13 +92,13 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     current = list[torch.device]()
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    assert choose_device("auto", Ranks(3, 4, 1)) == torch.device("cuda:1")
-    assert choose_device("auto", ALONE) == torch.device("cuda:0")
+    assert choose_device("auto", World(3, 4, 1)) == torch.device("cuda:1")
+    assert choose_device("auto", SINGLE) == torch.device("cuda:0")
     assert current == [torch.device("cuda:1"), torch.device("cuda:0")]
     with pytest.raises(UserError, match=r"train.device=cuda: this machine has 2 CUDA devices, and 4 processes need"):
-        choose_device("cuda", Ranks(2, 4, 2))
+        choose_device("cuda", World(2, 4, 2))
     with pytest.raises(UserError, match=r"train.device=cuda:1: 4 processes would share one GPU"):
-        choose_device("cuda:1", Ranks(2, 4, 0))
+        choose_device("cuda:1", World(2, 4, 0))
 
 
 def test_two_processes_make_the_update_of_one_up_to_rounding() -> None:
@@ -130,18 +130,18 @@ def test_a_shared_run_is_filed_once_and_as_one_process_files_it(tmp_path: Path) 
 
 def test_processes_refuse_what_they_cannot_share() -> None:
     config, data = tiny_config(), tiny_data(val=3)
-    _check_shared(config, data, Ranks(0, 3))
+    _check_shared(config, data, World(0, 3))
     with pytest.raises(UserError, match="4 processes cannot share 3 images: start 3 or fewer"):
-        _check_shared(config, data, Ranks(0, 4))
+        _check_shared(config, data, World(0, 4))
     config.model.norm.kind = Normalization.batch_norm
     with pytest.raises(UserError, match="run it without torchrun"):
-        _check_shared(config, data, Ranks(0, 2))
-    _check_shared(config, data, ALONE)
+        _check_shared(config, data, World(0, 2))
+    _check_shared(config, data, SINGLE)
 
 
 def test_processes_with_different_checkpoints_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(tiny_config(), tmp_path)
-    monkeypatch.setattr(Ranks, "decided", lambda ranks, decide: (training.identity, 5))
+    monkeypatch.setattr(World, "decided", lambda world, decide: (training.identity, 5))
     with pytest.raises(UserError, match="process 0 has other images or checkpoints than process 0"):
         training.resume()
 
@@ -154,4 +154,4 @@ def test_variables_that_torchrun_does_not_leave_so(monkeypatch: pytest.MonkeyPat
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="MASTER_ADDR and MASTER_PORT not set: start the processes with torchrun"):
-        join(Ranks(0, 2, 0), torch.device("cpu"))
+        init(World(0, 2, 0), torch.device("cpu"))

@@ -19,7 +19,7 @@ import tests.pretend as pretend
 from repro import evaluate, profile, runner
 from repro.config import Config, Mean, OptimizerKind, Precision
 from repro.data.store import ImageData, open_data
-from repro.distributed import Ranks
+from repro.distributed import World
 from repro.errors import RunFailure, UserError
 from repro.experiments.compose import compose
 from repro.model import build
@@ -183,16 +183,16 @@ def test_the_clock_of_an_epoch_is_read_when_the_device_is_done(
     assert training.curve[0]["images_per_second"] == IMAGES
 
 
-@pytest.mark.parametrize(("name", "ranks", "index"), [("auto", 0, 0), ("cuda", 0, 0), ("cuda:1", 0, 1), ("cuda", 2, 1)])
-def test_the_chosen_device_is_the_current_one(name: str, ranks: int, index: int, gpu: Gpu) -> None:
-    assert torch.device("cuda", index) == choose_device(name, Ranks(1, ranks, 1) if ranks else Ranks())
+@pytest.mark.parametrize(("name", "world", "index"), [("auto", 0, 0), ("cuda", 0, 0), ("cuda:1", 0, 1), ("cuda", 2, 1)])
+def test_the_chosen_device_is_the_current_one(name: str, world: int, index: int, gpu: Gpu) -> None:
+    assert torch.device("cuda", index) == choose_device(name, World(1, world, 1) if world else World())
     assert torch.cuda.current_device() == index
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("cuda:2", Ranks()), ("cuda:1", Ranks(0, 2, 0)), ("cuda", Ranks(2, 3, 2))])
-def test_a_device_that_cannot_be_is_refused(name: str, ranks: Ranks, gpu: Gpu) -> None:
+@pytest.mark.parametrize(("name", "world"), [("cuda:2", World()), ("cuda:1", World(0, 2, 0)), ("cuda", World(2, 3, 2))])
+def test_a_device_that_cannot_be_is_refused(name: str, world: World, gpu: Gpu) -> None:
     with pytest.raises(UserError, match=r"train\.device="):
-        choose_device(name, ranks)
+        choose_device(name, world)
 
 
 def words(images: Path, results: Path, *more: str) -> list[str]:

@@ -10,7 +10,7 @@ from repro.config import Config, reached
 from repro.data.augmentation import Pixels, Windows, color_draws, on_device, places_of, random_windows
 from repro.data.prefetch import DRAWS_AHEAD, Draw, cut_ahead, made_ahead, moved_ahead
 from repro.data.store import ImageData, Split
-from repro.distributed import ALONE, Ranks
+from repro.distributed import SINGLE, World
 
 
 def held_out_count(config: Config, images: int) -> int:
@@ -38,7 +38,7 @@ def epoch_seed(seed: int, epoch: int, stream: str) -> int:
 
 
 def training_batches(
-    config: Config, split: Split, pixels: Pixels, epoch: int, ranks: Ranks = ALONE
+    config: Config, split: Split, pixels: Pixels, epoch: int, world: World = SINGLE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of augmented batches: pixels (N, 3, crop, crop), labels (N,), on the device.
 
@@ -46,7 +46,7 @@ def training_batches(
     gets its rows of every batch, cut and augmented as in one that gets them all.
     """
     draws = _training_draws(config, len(split.labels), pixels.border, epoch)
-    return _batches(split, pixels, (draw.part(ranks.rows(len(draw.indices))) for draw in draws))
+    return _batches(split, pixels, (draw.part(world.shard(len(draw.indices))) for draw in draws))
 
 
 def _training_draws(config: Config, count: int, border: int, epoch: int) -> Iterator[Draw]:

@@ -22,8 +22,8 @@ and the row "step at the end over the beginning" tells how far the device drifte
 LRN, with the gradient of the ReLU in front, has kernels of its own: C++ compiled for the processor at first use (needs
 `g++` or `clang++`), Triton on a GPU (needs a C compiler); without them PyTorch's operations give the same result. conv1
 takes blocks of 4x4 pixels for 48 maps in bf16, and on a GPU in tf32 too. On a GPU max-pooling has kernels of its own,
-crop, mirror image, mean and noise are one, and each column has its own convolution. `train.fast_kernels=false` does without
-all of this. On a GPU the whole step, update included, is one CUDA graph where a batch is not worked on in parts
+crop, mirror image, mean and noise are one, and each column has its own convolution. `train.fast_kernels=false` does
+without all of this. On a GPU the whole step, update included, is one CUDA graph where a batch is not worked on in parts
 (`train.cuda_graph=false` starts its kernels one by one), and a small data set stays in its memory.
 
 `python -m repro.profile` tells where the time of a step goes, and with two ablations what an ingredient costs; they

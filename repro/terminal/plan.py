@@ -88,11 +88,11 @@ def _where(config: Config) -> str:
 
     from repro.train.device import choose_device
 
-    ranks = from_environment()
-    device = choose_device(config.train.device, ranks)
+    world = from_environment()
+    device = choose_device(config.train.device, world)
     given = any(name in os.environ for name in threads.NUMBER_SET_BY)
     most = counted(torch.get_num_threads() if given else threads.cores(), "thread")
-    shared = f", shared by {ranks.count} processes" if ranks.count > 1 else ""
+    shared = f", shared by {world.size} processes" if world.size > 1 else ""
     name = device_name(str(device))
     return f"{device} ({name}), {config.train.precision.name}, {'' if given else 'up to '}{most}{shared}"
 

@@ -86,7 +86,7 @@ class Screen:
 
     def first_words(self, config: Config, words: Sequence[str]) -> None:
         """Says what these words of a command ask for, where it is known before PyTorch is read in."""
-        if from_environment().first:
+        if from_environment().is_main:
             self._ask(plans.by_words(config, words))
 
     def plan(self, run: "Run") -> None:

@@ -12,7 +12,7 @@ from repro.config import TrainConfig
 from repro.data.augmentation import Pixels, ten_windows
 from repro.data.batches import fixed_batches
 from repro.data.store import Split
-from repro.distributed import ALONE, Ranks
+from repro.distributed import SINGLE, World
 from repro.model import Network
 from repro.train.precision import arithmetic
 
@@ -79,7 +79,7 @@ def evaluate(
     train: TrainConfig,
     ten_crops: bool = False,
     at_most: int | None = None,
-    ranks: Ranks = ALONE,
+    world: World = SINGLE,
     on_crops: Callable[[int, int], object] = lambda done, total: None,
 ) -> Evaluation:
     """Top-1 and top-5 errors on a split, or on `at_most` evenly spaced images of it; shared by several processes.
@@ -88,7 +88,7 @@ def evaluate(
     """
     count = len(split.labels)
     indices = np.linspace(0, count - 1, min(count, at_most or count)).round().astype(np.int64)
-    whole, indices = len(indices), indices[ranks.rows(len(indices))]
+    whole, indices = len(indices), indices[world.shard(len(indices))]
     outputs = probabilities(network, split, pixels, train, ten_crops, indices, on_crops).cpu()
     labels = torch.from_numpy(split.labels[indices])
     guesses = outputs.topk(min(GUESSES, outputs.shape[1]), dim=1).indices
@@ -96,8 +96,8 @@ def evaluate(
     # the smallest float stands in for a probability that underflowed
     chosen = outputs[torch.arange(len(labels)), labels].clamp_min(torch.finfo(outputs.dtype).tiny)
     found = torch.stack((hits[:, 0], hits.any(1), chosen.log(), guesses[:, 0]), dim=1)
-    if ranks.count > 1:  # they add up what lies on their devices
-        found = ranks.gather(found.to(pixels.device), whole).cpu()
+    if world.size > 1:  # they add up what lies on their devices
+        found = world.all_gather(found.to(pixels.device), whole).cpu()
     first, five, logs, answers = found.T.contiguous()  # sums of rows that lie apart round otherwise
     return Evaluation(
         top1=100 - 100 * first.double().mean().item(),

@@ -18,7 +18,7 @@ from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
 from repro.data.on_gpu import resident
 from repro.data.store import ImageData, Split
-from repro.distributed import ALONE, Ranks
+from repro.distributed import SINGLE, World
 from repro.errors import UserError
 from repro.model import Network
 from repro.train import checkpoint
@@ -73,7 +73,7 @@ class Training:
     """What is measured, crops done and all of them."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """One row an epoch, with the columns of the record's curve."""
-    ranks: Ranks = ALONE
+    world: World = SINGLE
     """The processes that share the run; the first writes its files."""
     diverged: bool = False
     saved: int = 0
@@ -91,7 +91,7 @@ class Training:
             self.pixels = Pixels(self.config, self.data, self.device)
         self.train_split, self.minival = held_out(self.config, self.data)
         self.optimizer = make_optimizer(self.network, self.config.optimizer)
-        self.step = TrainingStep(self.config, self.network, self.optimizer, self.device, self.ranks)
+        self.step = TrainingStep(self.config, self.network, self.optimizer, self.device, self.world)
         batch = self.config.train.batch_size
         self.steps = -(-len(self.train_split.labels) // batch)
         self.schedule = Schedule(self.config, self.steps * self.config.train.epochs)
@@ -111,13 +111,13 @@ class Training:
                 place = self.folder / checkpoint.NAME
                 raise UserError(f"{place}: the checkpoint lacks a part of this run's state: delete it") from error
         own = self.identity, len(self.curve)
-        if self.ranks.decided(lambda: own) != own:
+        if self.world.broadcast(lambda: own) != own:
             remedy = "give all processes the same images and results_dir, on a disk that they share"
-            raise UserError(f"process {self.ranks.rank} has other images or checkpoints than process 0: {remedy}")
+            raise UserError(f"process {self.world.rank} has other images or checkpoints than process 0: {remedy}")
 
     def _checkpoint(self) -> dict[str, Any] | None:
         try:
-            self.ranks.decided(lambda: checkpoint.settle(self.folder, self.on_warning))
+            self.world.broadcast(lambda: checkpoint.settle(self.folder, self.on_warning))
             return checkpoint.load(self.folder, self.identity)
         except UserError:
             if not self.config.force:
@@ -169,7 +169,7 @@ class Training:
             self.step(images, labels, tally, self._images_of(step))
             last = step == self.steps - 1
             if last or step % REPORT_STEPS == REPORT_STEPS - 1:
-                looks.append((step, tally.look(self.ranks)))
+                looks.append((step, tally.look(self.world)))
             while len(looks) > (0 if last else LOOKS_BEHIND[self.device.type]):
                 at, look = looks.popleft()
                 loss, error = look.means()
@@ -188,11 +188,11 @@ class Training:
         """As `repro.train.evaluation.evaluate`, told to `on_evaluation`."""
         told = partial(self.on_evaluation, what)
         return evaluate(
-            self.network, split, self.pixels, self.config.train, ten_crops, at_most, self.ranks, on_crops=told
+            self.network, split, self.pixels, self.config.train, ten_crops, at_most, self.world, on_crops=told
         )
 
     def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
-        loss, error = tally.look(self.ranks).means()
+        loss, error = tally.look(self.world).means()
         classes = len(self.data.classes)
         done = epoch * self.steps + -(-tally.images // self.config.train.batch_size)  # fewer than all: it diverged
         row: dict[str, Any] = {
@@ -221,7 +221,7 @@ class Training:
         return row | {"events": "; ".join(events)}
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return training_batches(self.config, self.train_split, self.pixels, epoch, self.ranks)
+        return training_batches(self.config, self.train_split, self.pixels, epoch, self.world)
 
     def _images_of(self, step: int) -> int:
         """Images of a step's batch, over all processes."""
@@ -241,7 +241,7 @@ class Training:
         }
 
     def _save(self) -> None:
-        if not self.ranks.first:
+        if not self.world.is_main:
             return
         start = time.perf_counter()
         checkpoint.save(self.folder, self.state())

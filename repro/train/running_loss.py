@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repro.distributed import ALONE, Ranks
+from repro.distributed import SINGLE, World
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Tally:
         """Adds the summed loss in nats and the number of wrong answers of some images, both of shape ()."""
         self.sums += torch.stack((loss.detach().double(), wrong.double()))
 
-    def look(self, ranks: Ranks = ALONE) -> Look:
+    def look(self, world: World = SINGLE) -> Look:
         """Asks for the sums as they stand now, over all processes."""
         sums = self.sums.clone()
-        ranks.add_up(sums)
+        world.all_reduce(sums)
         if not sums.is_cuda:
             return Look(sums, self.images, None)
         there, copied = sums.to("cpu", non_blocking=True), torch.cuda.Event()

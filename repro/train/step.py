@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from repro.config import Config
-from repro.distributed import ALONE, Ranks
+from repro.distributed import SINGLE, World
 from repro.model import Network
 from repro.model.layers import Dropout
 from repro.train.cuda_graph import WARM_UPS, RecordedStep
@@ -28,7 +28,7 @@ class TrainingStep:
     network: Network
     optimizer: torch.optim.Optimizer
     device: torch.device
-    ranks: Ranks = ALONE
+    world: World = SINGLE
     """Several processes share a batch; PyTorch's wrapper adds up their gradients while the backward pass goes on."""
 
     def __post_init__(self) -> None:
@@ -37,13 +37,13 @@ class TrainingStep:
         self.warm_ups = 0
         """Whole batches so far, up to the one that is recorded."""
         self.forward: Network | DistributedDataParallel = self.network
-        if self.ranks.count > 1:
+        if self.world.size > 1:
             self.forward = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
 
     def __call__(self, images: Tensor, labels: Tensor, tally: Tally, whole: int | None = None) -> None:
         """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up.
 
-        `whole`: images of the batch over all processes, where there are several; these are its `ranks.rows`.
+        `whole`: images of the batch over all processes, where there are several; these are its `world.shard`.
         """
         count = len(labels) if whole is None else whole
         with advised(self.config, min(self.config.train.micro_batch or count, count)):
@@ -55,7 +55,7 @@ class TrainingStep:
 
     @property
     def _recordable(self) -> bool:
-        return self.device.type == "cuda" and self.ranks.count == 1 and self.config.may_record
+        return self.device.type == "cuda" and self.world.size == 1 and self.config.may_record
 
     def _replay(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
         """A whole batch by the recorded step; the first few are made kernel by kernel, and the next records it."""
@@ -83,7 +83,7 @@ class TrainingStep:
         with arithmetic(self.device, self.config.train.precision):
             logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, reduction="sum")
-        (loss / count * self.ranks.count).backward()  # the wrapper takes the mean over processes
+        (loss / count * self.world.size).backward()  # the wrapper takes the mean over processes
         tally.add(loss, (logits.argmax(1) != y).sum())
 
     def _no_exchange(self) -> AbstractContextManager[None]:
@@ -96,7 +96,7 @@ class TrainingStep:
             yield images, labels, True
             return
         layers = [layer for layer in self.network.modules() if isinstance(layer, Dropout)]
-        own = self.ranks.rows(whole)
+        own = self.world.shard(whole)
         masks = [layer.draw(whole, self.device)[own] for layer in layers]
         for start in range(0, max(count, 1), size):
             rows = slice(start, start + size)

@@ -47,7 +47,7 @@ def test_neither_budget_nor_threads_count(here: str, tmp_path: Path) -> None:
 
 
 def test_precision_and_fast_paths_count(here: str, tmp_path: Path) -> None:
-    kinds = [TrainConfig(precision=Precision.bf16), TrainConfig(precision=Precision.bf16, compile=False)]
+    kinds = [TrainConfig(precision=Precision.bf16), TrainConfig(precision=Precision.bf16, fast_kernels=False)]
     assert len({here, *(found(tmp_path, kind) for kind in kinds)}) == 3
 
 
