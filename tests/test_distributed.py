@@ -141,7 +141,7 @@ def test_processes_refuse_what_they_cannot_share() -> None:
 
 def test_processes_with_different_checkpoints_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(tiny_config(), tmp_path)
-    monkeypatch.setattr(World, "decided", lambda world, decide: (training.identity, 5))
+    monkeypatch.setattr(World, "broadcast", lambda world, decide: (training.identity, 5))
     with pytest.raises(UserError, match="process 0 has other images or checkpoints than process 0"):
         training.resume()
 

@@ -6,14 +6,14 @@ Differences are paired by seed and signed so that a positive one agrees with the
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from repro.evidence import stats
-from repro.evidence.claims import NOT_RUN, Check, Claim, Finding, Size, amount, find_arm, of_effect, records_link
+from repro.evidence.claims import Check, Claim, Finding, Quantity, Size, Verdict, find_arm, of_effect
 from repro.evidence.comparison import Arm, Comparison
 from repro.experiments.folder import BASELINE
 from repro.record import Record
-from repro.report.tables import interval
 
 Measure = Callable[[Record], float | None]
 
@@ -24,8 +24,8 @@ def overfitting(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     for part, baseline, arm in _pairs(claim, parts):
         gap = _difference(baseline.learned, arm.learned, _gap)
         error = _difference(baseline.learned, arm.learned, lambda run: run.metrics.centre.top1)
-        text = f"validation less training error {amount(gap, 'points')}{_beside('validation error', error)}"
-        found.append(_finding(part, arm, gap, text))
+        beside = Quantity("validation error", error)
+        found.append(_finding(part, arm, "validation less training error", gap, "points", beside=(beside,)))
     return found
 
 
@@ -40,8 +40,8 @@ def training_error(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     for part, baseline, arm in _pairs(claim, parts):
         error = _difference(baseline.learned, arm.learned, lambda run: run.metrics.train.top1)
         loss = _difference(baseline.learned, arm.learned, lambda run: run.metrics.train.loss)
-        text = f"training error {amount(error, 'points')}{_beside('loss in nats', loss)}"
-        found.append(_finding(part, arm, error, text))
+        beside = Quantity("loss in nats", loss)
+        found.append(_finding(part, arm, "training error", error, "points", beside=(beside,)))
     return found
 
 
@@ -50,7 +50,7 @@ def early_loss(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
     found = []
     for part, baseline, arm in _pairs(claim, parts):
         loss = _difference(baseline.complete, arm.complete, _early)
-        found.append(_finding(part, arm, loss, f"training loss in the first tenth of the run {amount(loss, 'nats')}"))
+        found.append(_finding(part, arm, "training loss in the first tenth of the run", loss, "nats"))
     return found
 
 
@@ -67,14 +67,16 @@ def epochs_to_converge(claim: Claim, parts: Sequence[Comparison]) -> list[Findin
     logarithms to the base 2.
     """
     size = (math.log2(claim.values["ratio"]),) * 2
+    measure = "epochs to half the loss of guessing, with dropout over without"
     found = []
     for part, baseline, arm in _pairs(claim, parts):
-        factor = _difference(arm.complete, baseline.complete, _doublings)
-        text = f"with dropout, half the validation loss of guessing after {_factor(factor)}"
+        doublings = _difference(arm.complete, baseline.complete, _doublings)
+        never = []
         for words, same in (("with dropout", baseline), ("without", arm)):
-            if never := [seed for seed, run in same.complete.items() if _doublings(run) is None]:
-                text += f"; {len(never)} of {len(same.complete)} runs {words} never get there"
-        found.append(_finding(part, arm, factor, text, size))
+            if seeds := [seed for seed, run in same.complete.items() if _doublings(run) is None]:
+                never.append(f"{len(seeds)} of {len(same.complete)} runs {words} never get there")
+        one = _finding(part, arm, measure, doublings, "times", size, words=tuple(never))
+        found.append(replace(one, value=_factor(doublings)))
     return found
 
 
@@ -84,11 +86,10 @@ def _doublings(run: Record) -> float | None:
     return None if epochs is None else math.log2(epochs)
 
 
-def _factor(factor: stats.Difference) -> str:
-    if factor.mean is None:
-        return "no pair of runs that both get there"
-    bounds = "" if factor.low is None or factor.high is None else f" [{2**factor.low:.2f}, {2**factor.high:.2f}]"
-    return f"{2**factor.mean:.2f}{bounds} times the epochs without it, n={factor.n}"
+def _factor(doublings: stats.Difference) -> stats.Mean:
+    """The factor whose logarithm to the base 2 this is."""
+    mean, low, high = (None if value is None else 2**value for value in (doublings.mean, doublings.low, doublings.high))
+    return stats.Mean(mean, low, high, doublings.seeds)
 
 
 def epochs_until(curve: Sequence[Mapping[str, Any]], key: str, level: float, start: float) -> float | None:
@@ -106,14 +107,22 @@ def epochs_to_training_error(claim: Claim, parts: Sequence[Comparison]) -> list[
     level = claim.values["training_error"]
     found = []
     for part, baseline, arm in _pairs(claim, parts):
-        texts = []
+        sizes = []
         for name, same in (("ReLU", baseline), (arm.name, arm)):
             epochs = _by_seed(same.complete, lambda run: epochs_until(run.curve(), "train_top1", level, start=100.0))
-            mean = f", after {interval(stats.mean(epochs))} epochs" if epochs else ""
-            texts.append(f"{name} {len(epochs)} of {len(same.complete)} runs{mean}")
-        text = f"{level:g} % training error at one learning rate, regularised: {'; '.join(texts)}; no verdict without "
-        text += claim.needs
-        found.append(Finding(text, NOT_RUN, records_link(part, BASELINE, arm.name), part))
+            what = f"{name} {len(epochs)} of {len(same.complete)} runs{', after' if epochs else ''}"
+            sizes.append(Quantity(what, stats.mean(epochs) if epochs else None, "epochs"))
+        found.append(
+            Finding(
+                Verdict.not_run,
+                arm.name,
+                f"{level:g} % training error at one learning rate, regularised",
+                beside=tuple(sizes),
+                words=(f"no verdict without {claim.needs}",),
+                part=part,
+                records=(BASELINE, arm.name),
+            )
+        )
     return found
 
 
@@ -135,13 +144,29 @@ def _difference(baseline: Mapping[int, Record], arm: Mapping[int, Record], measu
     return stats.paired_difference(_by_seed(baseline, measure), _by_seed(arm, measure))
 
 
-def _beside(name: str, difference: stats.Difference) -> str:
-    return f" ({name} {interval(difference, '+')})" if difference.n else ""
-
-
-def _finding(part: Comparison, arm: Arm, value: stats.Difference, text: str, size: Size | None = None) -> Finding:
-    text = "; ".join([f"`{arm.name}`: {text}", *part.notes(arm)])
-    return Finding(text, of_effect(value, size), records_link(part, BASELINE, arm.name), part)
+def _finding(
+    part: Comparison,
+    arm: Arm,
+    measure: str,
+    value: stats.Difference,
+    unit: str,
+    size: Size | None = None,
+    beside: tuple[Quantity, ...] = (),
+    words: tuple[str, ...] = (),
+) -> Finding:
+    """What a difference says of the claim; a quantity beside it stands there where it was measured."""
+    return Finding(
+        of_effect(value, size),
+        arm.name,
+        measure,
+        value,
+        unit,
+        value.n,
+        tuple(one for one in beside if one.value is not None and one.value.n),
+        (*words, *part.notes(arm)),
+        part,
+        records=(BASELINE, arm.name),
+    )
 
 
 CHECKS: dict[str, Check] = {

@@ -8,29 +8,24 @@ from itertools import pairwise, product
 
 from repro.evidence import stats
 from repro.evidence.claims import (
-    DOES_NOT_HOLD,
-    HOLDS,
-    NOT_RUN,
     Check,
     Claim,
     Finding,
-    amount,
+    Quantity,
+    Verdict,
     find_arm,
-    not_distinguishable,
     of_effect,
     of_error,
     published_size,
-    table_link,
 )
-from repro.evidence.comparison import MAIN, TOPS, Arm, Comparison, Effect, Measure, settings
+from repro.evidence.comparison import CROP_WORDS, MAIN, TOP_WORDS, TOPS, Arm, Comparison, Effect, Measure, settings
+from repro.evidence.published import Published, published
 from repro.experiments.compose import compose
 from repro.experiments.folder import BASELINE
 from repro.experiments.naming import difference
 from repro.experiments.registry import ablations
 from repro.record import TEN_CROPS
-from repro.report.tables import CROP_WORDS, Published, interval, published
 
-TOP_WORDS = {"top1": "top-1", "top5": "top-5"}
 SECTIONS = {
     "3.1": ("tanh", "sigmoid"),
     "3.2": ("one_gpu_half",),
@@ -55,9 +50,19 @@ def effects(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
         if not (arm := find_arm(part, name)).runs:
             continue
         effect = _without_less_with(part, arm, (TEN_CROPS, top))
-        text = "; ".join([f"`{name}`, {TOP_WORDS[top]}: {amount(effect, 'points')}", *part.notes(arm)])
         size = published_size(getattr(rows[name], f"{top}_effect")) if name in rows else None
-        found.append(Finding(text, of_effect(effect, size), table_link(part), part, TOP_WORDS[top]))
+        found.append(
+            Finding(
+                of_effect(effect, size),
+                name,
+                TOP_WORDS[top],
+                effect,
+                "points",
+                effect.n,
+                words=tuple(part.notes(arm)),
+                part=part,
+            )
+        )
     return found
 
 
@@ -77,9 +82,10 @@ def order_of_importance(claim: Claim, parts: Sequence[Comparison]) -> list[Findi
         if not there:
             continue
         steps = [stats.paired_difference(second.values(MAIN), first.values(MAIN)) for first, second in pairwise(there)]
-        verdict = _order_verdict(steps) if len(there) == len(arms) else NOT_RUN
-        texts = [f"{section} `{arm.name}` {_effect(part, arm)}" for section, arm in arms.items()]
-        found.append(Finding(f"effects on top-1: {'; '.join(texts)}", verdict, table_link(part), part))
+        verdict = _order_verdict(steps) if len(there) == len(arms) else Verdict.not_run
+        n = min((step.n for step in steps), default=0)
+        sizes = tuple(_effect(part, section, arm) for section, arm in arms.items())
+        found.append(Finding(verdict, measure="effects on top-1", n=n, beside=sizes, part=part))
     return found
 
 
@@ -88,18 +94,20 @@ def _first_with_runs(part: Comparison, names: Sequence[str]) -> Arm:
     return next((arm for arm in arms if arm.learned), next((arm for arm in arms if arm.runs), arms[0]))
 
 
-def _effect(part: Comparison, arm: Arm) -> str:
-    effect = part.effects.get(arm.name)
+def _effect(part: Comparison, section: str, arm: Arm) -> Quantity:
+    effect, what = part.effects.get(arm.name), f"{section} `{arm.name}`"
     if effect is None:
-        return "not run"
-    return amount(effect.differences[MAIN], "points") if arm.learned else effect.verdict
+        return Quantity(what, None, words="not run")
+    if not arm.learned:
+        return Quantity(what, None, words=effect.verdict)
+    return Quantity(what, effect.differences[MAIN], "points")
 
 
-def _order_verdict(steps: Sequence[stats.Difference]) -> str:
+def _order_verdict(steps: Sequence[stats.Difference]) -> Verdict:
     found = {of_effect(step) for step in steps}
-    if DOES_NOT_HOLD in found:
-        return DOES_NOT_HOLD
-    return HOLDS if found == {HOLDS} else not_distinguishable(min(step.n for step in steps))
+    if Verdict.does_not_hold in found:
+        return Verdict.does_not_hold
+    return Verdict.holds if found == {Verdict.holds} else Verdict.not_distinguishable
 
 
 def cifar_pair(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
@@ -111,13 +119,23 @@ def cifar_pair(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
         if _same_but_for_the_setup(part, other):
             effect = Effect(find_arm(part, BASELINE), find_arm(other, BASELINE))
             error = effect.differences[MAIN]
-            text = f"`{CIFAR_PAIR[1]}` against this setup, top-1: {amount(error, 'points')}"
-            text += "; mixed code" if effect.mixed else ""
-            verdict = of_effect(error, published_size(row.top1_effect))
-            evidence = f"{table_link(part)}, {table_link(other)}"
-            found.append(Finding(text, verdict, evidence, part))
+            found.append(
+                Finding(
+                    of_effect(error, published_size(row.top1_effect)),
+                    CIFAR_PAIR[1],
+                    "top-1, against this setup's net",
+                    error,
+                    "points",
+                    error.n,
+                    words=("mixed code",) if effect.mixed else (),
+                    part=part,
+                    other=other,
+                )
+            )
     if normed and not found:
-        found.append(Finding(f"needs runs of `{CIFAR_PAIR[1]}` too, the authors' net without norm", NOT_RUN))
+        found.append(
+            Finding(Verdict.not_run, words=(f"needs runs of `{CIFAR_PAIR[1]}` too, the authors' net without norm",))
+        )
     return found
 
 
@@ -139,8 +157,9 @@ def errors_of_the_full_net(claim: Claim, parts: Sequence[Comparison]) -> list[Fi
         baseline = find_arm(part, BASELINE)
         if run.setup == part.setup and baseline.learned:
             error = stats.mean(baseline.values((run.crops, top)))
-            text = f"{CROP_WORDS[run.crops]}, {TOP_WORDS[top]}: {interval(error)} %, n={error.n}"
-            found.append(Finding(text, of_error(error, getattr(run, top)), table_link(part), part))
+            measure = f"{CROP_WORDS[run.crops]}, {TOP_WORDS[top]}"
+            verdict = of_error(error, getattr(run, top))
+            found.append(Finding(verdict, "", measure, error, "%", error.n, part=part))
     return found
 
 

@@ -3,27 +3,20 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from typing import Any
 
 from repro.errors import UserError
 from repro.evidence import stats
 from repro.evidence.comparison import TOPS, Arm, Comparison
+from repro.experiments import typed_yaml
 from repro.experiments.folder import EXPERIMENTS
-from repro.report.tables import interval, stem
 
 CLAIMS = EXPERIMENTS / "claims.yaml"
 IDS = tuple(f"C{number}" for number in range(1, 28))
-
-HOLDS, IN_DIRECTION, DOES_NOT_HOLD, NOT_RUN = "holds", "holds in direction", "does not hold", "not run here"
-NOT_DISTINGUISHABLE = "not distinguishable"  # n follows
 
 
 class Kind(Enum):
@@ -72,17 +65,49 @@ class Claim:
     note: str = ""
 
 
+class Verdict(Enum):
+    """What the records say of a claim."""
+
+    holds = "holds"
+    in_direction = "holds in direction"
+    does_not_hold = "does not hold"
+    not_distinguishable = "not distinguishable"
+    not_run = "not run here"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number beside another one; or `words` why there is none."""
+
+    what: str
+    value: stats.Mean | None
+    unit: str = ""
+    words: str = ""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One answer."""
+    """One answer to a claim, as data: what was measured on which arm, its value and the verdict on it."""
 
-    text: str
-    verdict: str
-    evidence: str = ""
-    part: Comparison | None = None
-    """The runs behind it, where there are any."""
+    verdict: Verdict
+    arm: str = ""
+    """The ablation or setup that was set against a baseline."""
     measure: str = ""
-    """What tells it from the answers of the same runs, such as `top-5`."""
+    value: stats.Mean | None = None
+    """On which the verdict is; a difference is signed so that a positive one agrees with the claim."""
+    unit: str = ""
+    n: int | None = None
+    """How many pairs or runs are behind the verdict; None where it needs none."""
+    beside: tuple[Quantity, ...] = ()
+    words: tuple[str, ...] = ()
+    """What the numbers do not say, a clause each."""
+    part: Comparison | None = None
+    """Whose runs these are; the evidence is its table, or the records of the arms in `records`."""
+    other: Comparison | None = None
+    """The second comparison, where the baselines of two are set against each other."""
+    records: tuple[str, ...] = ()
+    checked_by: tuple[str, ...] = ()
+    """Functions and tests that show it, where no records do."""
 
 
 Check = Callable[[Claim, Sequence[Comparison]], list[Finding]]
@@ -92,20 +117,18 @@ Check = Callable[[Claim, Sequence[Comparison]], list[Finding]]
 @cache
 def load(path: Path = CLAIMS) -> dict[str, Claim]:
     """The claims by id, in order. Raises UserError for an unknown key, a wrong type, a missing or unknown id."""
-    try:
-        raw = cast(DictConfig, OmegaConf.load(path))
-        claims = {str(name): _claim(value) for name, value in raw.items()}
-    except (OmegaConfBaseException, YAMLError, KeyError) as error:
-        raise UserError(f"{path.name}: {' '.join(str(error).split())}") from error
-    if wrong := claims.keys() ^ set(IDS):
+    tree = typed_yaml.load(path)
+    if wrong := tree.keys() ^ set(IDS):
         raise UserError(f"{path.name}: unknown or missing: {', '.join(sorted(wrong))}: the claims are C1 to C27")
-    return {name: claims[name] for name in IDS}
+    return {name: _claim(path, name, tree[name]) for name in IDS}
 
 
-def _claim(raw: Any) -> Claim:
-    claim = cast(Claim, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Claim), raw)))
-    claim.paper = claim.paper.format(**claim.values)
-    return claim
+def _claim(path: Path, name: str, tree: Any) -> Claim:
+    claim = typed_yaml.build(path, tree, Claim, f"{name}.")
+    try:
+        return replace(claim, paper=claim.paper.format(**claim.values))
+    except (KeyError, ValueError) as error:  # a number that is not among the values
+        raise UserError(f"{typed_yaml.at(path, f'{name}.paper')}: {error} is not among its values") from error
 
 
 Size = tuple[float, float]
@@ -121,29 +144,24 @@ def published_size(words: str) -> Size | None:
     return size, math.inf if words.startswith(("over", "above")) else size
 
 
-def of_effect(effect: stats.Difference, published: Size | None = None) -> str:
+def of_effect(effect: stats.Difference, published: Size | None = None) -> Verdict:
     """Verdict on an effect that the claim says is above 0."""
     if not effect.distinguishable or effect.mean is None or effect.low is None or effect.high is None:
-        return not_distinguishable(effect.n)
+        return Verdict.not_distinguishable
     if effect.mean < 0:
-        return DOES_NOT_HOLD
+        return Verdict.does_not_hold
     if published and not (effect.low <= published[1] and published[0] <= effect.high):
-        return IN_DIRECTION
-    return HOLDS
+        return Verdict.in_direction
+    return Verdict.holds
 
 
-def of_error(error: stats.Mean, published: float) -> str:
+def of_error(error: stats.Mean, published: float) -> Verdict:
     """Verdict on a published error; one that is clearly lower does better than claimed."""
     if error.low is None or error.high is None:
-        return not_distinguishable(error.n)
+        return Verdict.not_distinguishable
     if error.low <= published <= error.high:
-        return HOLDS
-    return IN_DIRECTION if error.high < published else DOES_NOT_HOLD
-
-
-def not_distinguishable(n: int) -> str:
-    """Verdict where there is no interval, or it holds 0."""
-    return f"{NOT_DISTINGUISHABLE}, n={n}"
+        return Verdict.holds
+    return Verdict.in_direction if error.high < published else Verdict.does_not_hold
 
 
 def standard_errors(changed: AuthorsRun, plain: AuthorsRun) -> dict[str, float]:
@@ -158,26 +176,6 @@ def _variance(error: float, images: int) -> float:
     return error * (100 - error) / images
 
 
-# ---- what every finding says -----------------------------------------------------------------------------------------
-
-
 def find_arm(part: Comparison, name: str) -> Arm:
     """An arm of a comparison; one without runs where it has none of this name."""
     return next((arm for arm in part.arms if arm.name == name), Arm(name, []))
-
-
-def amount(difference: stats.Difference, unit: str) -> str:
-    """`+2.10 [+1.70, +2.50] points, n=3`."""
-    if difference.n == 0:
-        return "no pair of complete runs"
-    return f"{interval(difference, '+')} {unit}, n={difference.n}"
-
-
-def table_link(part: Comparison) -> str:
-    """A link to the comparison's table, from the file beside it."""
-    return f"[table]({stem(part)}.md)"
-
-
-def records_link(part: Comparison, *names: str) -> str:
-    """Links to the folders of these arms."""
-    return ", ".join(f"[{name}](../runs/{part.setup}/{part.recipe}/{name})" for name in names)

@@ -16,11 +16,13 @@ from repro.experiments import naming
 from repro.experiments.folder import BASELINE, EXPERIMENTS
 from repro.experiments.keys import flatten
 from repro.experiments.registry import ablations
-from repro.record import COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
+from repro.record import CENTRE, COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
 
 OWN_RESULTS = EXPERIMENTS.parent / "results"
 """The project's."""
 TOPS = ("top1", "top5")
+TOP_WORDS = {"top1": "top-1", "top5": "top-5"}
+CROP_WORDS = {CENTRE: "centre crop", TEN_CROPS: "ten crops"}
 MAIN = (TEN_CROPS, "top1")
 MEASURES = tuple((mode, top) for mode in CROP_MODES for top in TOPS)
 NOT_MOVED = 0.01

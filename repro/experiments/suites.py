@@ -1,19 +1,21 @@
 """Suites, `experiments/suite/*.yaml`: the runs that answer one question together, or a list of such suites."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from repro.command import warn
 from repro.errors import UserError
-from repro.experiments import typed_yaml
-from repro.experiments.folder import EXPERIMENTS, choices
+from repro.experiments import folder, typed_yaml
+from repro.experiments.folder import choices
 
 OWN_WORDS = {"minutes": "inf", "at_once": "1"}
 """The words beside `suite=` that are no keys of a configuration, with their values where they are not given."""
+
+NEEDED = ("setup", "recipe", "ablation", "seed")
+"""What a suite without parts must say, beside its question."""
 
 Words = tuple[str, ...]
 
@@ -43,27 +45,19 @@ def read(name: str) -> Suite:
     """A suite by its name. Raises UserError for an unknown one, and with file, line and key for what none can be."""
     if name not in choices("suite"):
         raise UserError(f"unknown suite={name}: there are {', '.join(choices('suite'))}")
-    path = EXPERIMENTS / "suite" / f"{name}.yaml"
-    tree = typed_yaml.load(path)
-    kinds = typed_yaml.declared(Suite)
-    del kinds["name"]
-    if unknown := sorted(tree.keys() - kinds.keys()):
-        where = typed_yaml.at(path, unknown[0])
-        raise UserError(f"{where}: unknown key: there are {', '.join(sorted(kinds))}")
-    typed_yaml.check_types(path, tree, kinds)
-    needed = {"question"} if "parts" in tree else {"question", "setup", "recipe", "ablation", "seed"}
-    if missing := sorted(needed - tree.keys()):
-        raise UserError(f"suite/{name}.yaml: has no {missing[0]}")
-    _check_names(path, tree)
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
-    return Suite(name, **values)
+    path = folder.EXPERIMENTS / "suite" / f"{name}.yaml"
+    suite = typed_yaml.read(path, Suite, name=name)
+    if not suite.parts and (missing := [key for key in NEEDED if not getattr(suite, key)]):
+        raise UserError(f"suite/{name}.yaml: has no {missing[0]}, and no parts")
+    _check_names(path, suite)
+    return suite
 
 
-def _check_names(path: Path, tree: Mapping[str, Any]) -> None:
-    names = {"setup": [tree.get("setup", "")], "recipe": tree.get("recipe", []), "ablation": tree.get("ablation", [])}
-    names["ablation"] = [*names["ablation"], *filter(None, [tree.get("branch_from")])]
+def _check_names(path: Path, suite: Suite) -> None:
+    ablations = [*suite.ablation, *filter(None, [suite.branch_from])]
+    names = {"setup": list(filter(None, [suite.setup])), "recipe": suite.recipe, "ablation": ablations}
     for group, given in names.items():
-        for value in filter(None, given):
+        for value in given:
             if unknown := set(value.strip("[]").split(",")) - set(choices(group)):
                 raise UserError(f"{typed_yaml.at(path, group)}: unknown {group} {sorted(unknown)[0]}")
 

@@ -4,45 +4,33 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors
-from repro.evidence.claimed_errors import TOP_WORDS, published_rows
-from repro.evidence.claims import (
-    DOES_NOT_HOLD,
-    HOLDS,
-    IN_DIRECTION,
-    NOT_DISTINGUISHABLE,
-    NOT_RUN,
-    AuthorsRun,
-    Claim,
-    Finding,
-    find_arm,
-    load,
-    standard_errors,
-)
-from repro.evidence.comparison import Comparison, settings
+from repro.evidence.board import RECIPES, board, eligible
+from repro.evidence.claimed_errors import published_rows
+from repro.evidence.claims import AuthorsRun, Claim, Finding, Quantity, Verdict, load, standard_errors
+from repro.evidence.comparison import CROP_WORDS, TOP_WORDS, Comparison
 from repro.evidence.image_copies import remark
-from repro.report.readme import is_own
-from repro.report.tables import CROP_WORDS, hashes, markdown
+from repro.evidence.stats import Difference, Mean
+from repro.report.markdown import interval, stem, table
+from repro.report.tables import hashes
 
-RECIPES = ("paper", "source")
 WRITTEN_BY = """\
 Written by `python -m repro.compare` from `experiments/claims.yaml` and the records in `../runs`; do not edit.
 """
-RULES = f"""\
+RULES = """\
 A claim has a line for each measure, setup, recipe and kind of device that answers it, and stands under each of its
 verdicts above; nothing is averaged over lines. `experiments/README.md` describes setups and recipes. An effect is the
 error without an ingredient less that of the baseline, paired by seed: a positive one speaks for the ingredient.
 Brackets are 95 % intervals over seeds (Student t), n counts pairs, and nothing is corrected for the number of lines.
 Two errors with a stroke between them are top-1 / top-5.
 
-- `{HOLDS}`: the interval of the effect lies above 0 and, where a size is published, holds it. An error: its interval
+- `holds`: the interval of the effect lies above 0 and, where a size is published, holds it. An error: its interval
   holds the published one. A number: ours is the printed one, rounded or cut off to its digits. A method: `recipe=paper`
   does so, as the check or the tests show.
-- `{IN_DIRECTION}`: the interval lies above 0, and the published size outside it. Published sizes are of ImageNet;
+- `holds in direction`: the interval lies above 0, and the published size outside it. Published sizes are of ImageNet;
   with fewer classes, smaller images or a shorter run an effect may differ in size. An error: lower than published.
-- `{DOES_NOT_HOLD}`: the interval lies below 0, the error above the published one, or the number is another one.
-- `{NOT_DISTINGUISHABLE}, n=K`: the interval holds 0; or n=1, which gives none, however large the difference.
-- `{NOT_RUN}`: no records answer the claim; the line says what would.
+- `does not hold`: the interval lies below 0, the error above the published one, or the number is another one.
+- `not distinguishable, n=K`: the interval holds 0; or n=1, which gives none, however large the difference.
+- `not run here`: no records answer the claim; the line says what would.
 
 `mixed code` marks pairs of runs by different commits, from before records had a fingerprint of their numerics: a
 difference may be the code's. A run that did not learn is in no mean. `../README.md` explains
@@ -62,16 +50,15 @@ COLUMNS = (
 
 def render(parts: Iterable[Comparison]) -> dict[str, str]:
     """File name -> content of the board. Raises UserError for a wrong `experiments/claims.yaml`."""
-    claims = load()
-    parts = [part for part in parts if part.recipe in RECIPES and is_own(part)]
+    claims, parts = load(), eligible(parts)
     remarks = sorted({remark(part.data.content_hash) for part in parts} - {""})
-    answers = {name: findings(claim, parts) for name, claim in claims.items()}
+    answers = board(parts)
     rows = [row for name, claim in claims.items() for row in _rows(name, claim, answers[name], parts)]
     sections = [
         "# The paper's claims\n",
         WRITTEN_BY,
-        markdown(("verdict", "claims"), _at_a_glance(answers)),
-        markdown(HEADER, rows),
+        table(("verdict", "claims"), _at_a_glance(answers)),
+        table(HEADER, rows),
         "## How to read this\n",
         RULES,
         *([f"{STAR}{'; '.join(remarks)}.\n"] if remarks else []),
@@ -79,25 +66,52 @@ def render(parts: Iterable[Comparison]) -> dict[str, str]:
     return {"claims.md": "\n".join(sections), "claims.csv": _csv(claims, answers)}
 
 
-def findings(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
-    """What answers a claim: one line or more."""
-    own = [part for part in parts if settings(part.arms[0].runs[0])["model.net"] in claim.nets]
-    found = [finding for name in claim.checks for finding in _checked(claim, name, own)]
-    if claim.tests and not claim.checks:
-        found.append(Finding("`recipe=paper` does so", HOLDS, _code(claim.tests)))
-    absent = [name for name in claim.ablations if not any(find_arm(part, name).runs for part in own)]
-    if not found or (absent and claim.measures):
-        needs = claim.needs or f"runs of {_code(absent or claim.ablations)} beside a baseline"
-        found.append(Finding(f"needs {needs}", NOT_RUN))
-    return found
+def text(finding: Finding) -> str:
+    """What was found, without where."""
+    about = ", ".join(filter(None, (f"`{finding.arm}`" if finding.arm else "", finding.measure)))
+    beside = [" ".join(filter(None, (one.what, one.words, _size(one)))) for one in finding.beside]
+    if finding.value is None:
+        clauses = beside
+    else:
+        own = _amount(finding.value, finding.unit)
+        clauses = [f"{own} ({'; '.join(beside)})" if beside else own]
+    found = "; ".join([*clauses, *finding.words])
+    return f"{about}: {found}" if about else found
 
 
-def _checked(claim: Claim, name: str, parts: Sequence[Comparison]) -> list[Finding]:
-    if name not in claimed_arithmetic.CHECKS:
-        return (claimed_errors.CHECKS | claimed_curves.CHECKS)[name](claim, parts)
-    right, text = claimed_arithmetic.CHECKS[name](claim.values)
-    evidence = _code([f"repro.evidence.claimed_arithmetic.{name}", *claim.tests])
-    return [Finding(text, HOLDS if right else DOES_NOT_HOLD, evidence)]
+def _size(quantity: Quantity) -> str:
+    if quantity.value is None:
+        return ""
+    whole = isinstance(quantity.value, Difference) and quantity.unit
+    size = _signed(quantity.value)
+    return _amount(quantity.value, quantity.unit) if whole else f"{size} {quantity.unit}".rstrip()
+
+
+def _amount(value: Mean, unit: str) -> str:
+    """`+2.10 [+1.70, +2.50] points, n=3`."""
+    if value.n == 0:
+        return "no pair of complete runs" if isinstance(value, Difference) else "no pair of runs that both get there"
+    return f"{_signed(value)} {unit}, n={value.n}"
+
+
+def _signed(value: Mean) -> str:
+    return interval(value, "+" if isinstance(value, Difference) else "")
+
+
+def verdict(finding: Finding) -> str:
+    """In words, with n where nothing could be told."""
+    told = finding.verdict is Verdict.not_distinguishable
+    return f"{finding.verdict.value}, n={finding.n}" if told else finding.verdict.value
+
+
+def evidence(finding: Finding) -> str:
+    """Links to the records or tables behind it, from the file beside these; else what checks it."""
+    if finding.part is None:
+        return _code(finding.checked_by)
+    if finding.records:
+        place = f"../runs/{finding.part.setup}/{finding.part.recipe}"
+        return ", ".join(f"[{name}]({place}/{name})" for name in finding.records)
+    return ", ".join(f"[table]({stem(part)}.md)" for part in (finding.part, finding.other) if part)
 
 
 def _code(names: Sequence[str]) -> str:
@@ -110,14 +124,14 @@ def _at_a_glance(answers: Mapping[str, Sequence[Finding]]) -> list[list[str]]:
     Where other lines of a claim have another verdict, with what tells these from them.
     """
     rows = []
-    for verdict in (HOLDS, IN_DIRECTION, DOES_NOT_HOLD, NOT_DISTINGUISHABLE, NOT_RUN):
+    for one in Verdict:
         claims = []
         for name, found in answers.items():
-            same = [finding for finding in found if finding.verdict.partition(",")[0] == verdict]
-            several = len({finding.verdict.partition(",")[0] for finding in found if finding.part}) > 1
+            same = [finding for finding in found if finding.verdict is one]
+            several = len({finding.verdict for finding in found if finding.part}) > 1
             places = sorted({_place(finding, finding.part, several) for finding in same if finding.part})
             claims += [f"{name} ({'; '.join(places)})" if places else name] * bool(same)
-        rows.append([verdict, ", ".join(claims)])
+        rows.append([one.value, ", ".join(claims)])
     return rows
 
 
@@ -133,7 +147,7 @@ def _rows(name: str, claim: Claim, found: Sequence[Finding], parts: Sequence[Com
     """A line a finding; the claim stands on the first."""
     titles = [[f"{name} ({claim.section})", claim.statement, _paper(claim)]] + [["", "", ""]] * (len(found) - 1)
     return [
-        [*title, _where(finding.part, parts) + finding.text, finding.verdict, finding.evidence]
+        [*title, _where(finding.part, parts) + text(finding), verdict(finding), evidence(finding)]
         for title, finding in zip(titles, found, strict=True)
     ]
 
@@ -180,13 +194,13 @@ def _weakness(changed: AuthorsRun, plain: AuthorsRun) -> str:
 
 
 def _csv(claims: Mapping[str, Claim], answers: Mapping[str, Sequence[Finding]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name, claim in claims.items():
         for finding in answers[name]:
             part = finding.part
             about = (name, claim.section, claim.kind.value, claim.statement, claim.paper)
             where = (part.setup, part.recipe, part.device) if part else ("", "", "")
-            writer.writerow([*about, *where, finding.text, finding.verdict])
-    return text.getvalue()
+            writer.writerow([*about, *where, text(finding), verdict(finding)])
+    return file.getvalue()

@@ -11,8 +11,8 @@ from repro.experiments.folder import BASELINE, EXPERIMENTS, choices
 from repro.experiments.keys import flatten
 from repro.experiments.naming import changed, plain_settings
 from repro.experiments.registry import ablations, named_keys
-from repro.report import ledger
-from repro.report.tables import markdown
+from repro.report import ledger_table
+from repro.report.markdown import table
 
 README = EXPERIMENTS / "README.md"
 RESULTS = EXPERIMENTS.parent / "results"
@@ -82,12 +82,12 @@ def render(compared: Sequence[Comparison]) -> str:
     names = sorted(ablations(), key=lambda name: (list(named_keys(name))[:1], name))
     parts = (
         (_RECIPES, ["recipe", "what it is", "keys"], map(_recipe_row, choices("recipe"))),
-        (_LEDGER, ledger.HEADER, ledger.rows(compared)),
+        (_LEDGER, ledger_table.HEADER, ledger_table.rows(compared)),
         (_SETUPS, ["setup", "what it is", "keys"], map(_setup_row, choices("setup"))),
         (_SUITES, ["suite", "question", "setup", "recipes", "ablations", "seeds"], map(_suite_row, suites.usable())),
         (_ABLATIONS, header, map(_ablation_row, names)),
     )
-    return "\n".join([_HEAD, *(f"{words}\n{markdown(header, rows)}" for words, header, rows in parts)])
+    return "\n".join([_HEAD, *(f"{words}\n{table(header, rows)}" for words, header, rows in parts)])
 
 
 def _recipe_row(name: str) -> list[str]:

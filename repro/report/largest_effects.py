@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from repro.evidence.comparison import MAIN, Comparison, Effect, plain_text
-from repro.report.tables import interval
+from repro.report.markdown import interval
 
 LARGEST = 3
 """Effects told of a comparison, the largest."""

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from repro.config import Source
 from repro.evidence import stats
 from repro.evidence.comparison import MAIN, Arm, Comparison
 from repro.evidence.image_copies import remark
+from repro.evidence.selection import has_enough, is_shown
 from repro.experiments.folder import BASELINE
-from repro.report.tables import interval, markdown, processor, published_effect, stem
+from repro.report.markdown import interval, stem, table
+from repro.report.tables import processor, published_effect
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
 END = "<!-- end of results -->\n"
@@ -22,10 +23,6 @@ HEADER = (
 )
 ROWS = 5
 """Changes in the headline."""
-FEWEST = 3
-"""Seeds; with fewer, an interval says next to nothing."""
-OTHER_IMAGES = (Source.embedded.value, Source.imagefolder.value)
-"""Images that the package makes itself, and a user's own."""
 
 
 def updated(readme: Path, parts: Iterable[Comparison]) -> str | None:
@@ -38,22 +35,6 @@ def updated(readme: Path, parts: Iterable[Comparison]) -> str | None:
     shown = sorted(filter(is_shown, parts), key=_weight, reverse=True)
     lines = [_headline(shown[0]), *_others(shown[1:])] if shown else ["Nothing has been measured yet.\n"]
     return f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}"
-
-
-def is_shown(part: Comparison) -> bool:
-    """Whether it compares something in one of the project's setups as it is, with enough seeds."""
-    enough = {arm.name for arm in part.arms if has_enough(arm)}
-    return is_own(part) and BASELINE in enough and len(enough) > 1
-
-
-def is_own(part: Comparison) -> bool:
-    """Whether it is of one of the project's setups as it is, on public images."""
-    return part.data.source not in OTHER_IMAGES and not part.given
-
-
-def has_enough(arm: Arm) -> bool:
-    """Whether so many of its runs are complete that an interval says something."""
-    return len(arm.complete) >= FEWEST
 
 
 def _weight(part: Comparison) -> tuple[int, int]:
@@ -75,7 +56,7 @@ def _headline(part: Comparison) -> str:
     )
     count = len(part.arms) - 1
     link = f"\n[All {count} changes](results/tables/{stem(part)}.md), with top-5, centre crop, tests and cost.\n"
-    return title + markdown(HEADER, [_row(part, arm) for arm in (baseline, *rows)]) + link
+    return title + table(HEADER, [_row(part, arm) for arm in (baseline, *rows)]) + link
 
 
 def _points(part: Comparison, arm: Arm) -> float:

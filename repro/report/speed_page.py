@@ -7,7 +7,7 @@ from repro.benchmarks import benchfile
 from repro.benchmarks.benchfile import Part
 from repro.benchmarks.cells import SUMMARY_HEADER, THROUGHPUT_HEADER, summary, throughput_cells
 from repro.benchmarks.targets import CPU, CUDA, Row, not_measured, targets
-from repro.report.tables import markdown
+from repro.report.markdown import table
 
 PAGE = "speed.md"
 _WORDS = """\
@@ -52,12 +52,12 @@ def _device(kind: str, parts: dict[str, Part]) -> str:
     rows += [not_measured(target) for target in targets(kind) if target.name not in known]
     lines = [_section(f"{_title(list(parts.values()))}\n", rows)]
     if kind == CUDA and "throughput" in parts:  # a processor's absolute figures say little about another's
-        lines.append(markdown(THROUGHPUT_HEADER, map(throughput_cells, parts["throughput"].table)))
+        lines.append(table(THROUGHPUT_HEADER, map(throughput_cells, parts["throughput"].table)))
     return "\n".join(lines)
 
 
 def _section(title: str, rows: Sequence[Row]) -> str:
-    return f"{title}\n{markdown(SUMMARY_HEADER, map(summary, rows))}"
+    return f"{title}\n{table(SUMMARY_HEADER, map(summary, rows))}"
 
 
 def _title(parts: Sequence[Part]) -> str:

@@ -16,8 +16,8 @@ from repro.experiments.registry import named_keys
 from repro.experiments.suites import Suite
 from repro.model.summary import DEFAULT_CLASSES, layer_table, total
 from repro.record import CENTRE
+from repro.report.markdown import interval, table
 from repro.report.mixed import mixed_words
-from repro.report.tables import interval, markdown
 
 HEADER = (
     "arm", "top-1 error, ten crops", "difference", "n", "verdict", "top-1 error, centre crop", "minutes",
@@ -90,7 +90,7 @@ def _section(suite: Suite, parts: Sequence[Comparison]) -> str:
     effects = {name: Effect(arms[names[0]], arms[name]) for name in names[1:] if arms[name].runs}
     rows = [_row(suite, name, arms[name], effects.get(name), sizes[name]) for name in names]
     mixed = mixed_words(arms.values(), effects.values(), f"python -m repro.run suite={suite.name} force=true")
-    return "\n".join([title, *([f"{words}.\n"] if words else []), *mixed, markdown(HEADER, rows)])
+    return "\n".join([title, *([f"{words}.\n"] if words else []), *mixed, table(HEADER, rows)])
 
 
 def _name(suite: Suite, recipe: str, ablation: str) -> str:

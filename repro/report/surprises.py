@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from repro.evidence.comparison import MAIN, Comparison
+from repro.evidence.selection import has_enough, is_shown
 from repro.experiments.registry import ablations
-from repro.report.readme import has_enough, is_shown
-from repro.report.tables import interval, markdown
+from repro.report.markdown import interval, table
 
 HEADER = ("ablation", "setup, recipe, device", "expected", "difference, points", "verdict")
 MOST = 5
@@ -24,4 +24,4 @@ def section(parts: Iterable[Comparison]) -> str:
                 found.append((-abs(difference.mean or 0.0), cells))
     rows = [cells for _, cells in sorted(found)[:MOST]]
     title = "The most surprising: what did not come out as the ablation's file expected, largest effect first."
-    return f"\n{title}\n\n{markdown(HEADER, rows)}" if rows else ""
+    return f"\n{title}\n\n{table(HEADER, rows)}" if rows else ""

@@ -3,24 +3,19 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from repro.evidence import quiet, stats
+from repro.evidence import published, quiet, stats
 from repro.evidence.comparison import MAIN, MEASURES, TOPS, Arm, Comparison, plain_text
 from repro.evidence.image_copies import remark
 from repro.evidence.quiet import RULE
 from repro.experiments.registry import ablations
 from repro.experiments.suites import Suite
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
+from repro.report.markdown import interval, number, stem, table
 from repro.report.mixed import mixed_code
 
-_SHIPPED = Path(__file__).parents[1] / "_results" / "paper.csv"  # where a wheel puts it
-PAPER = _SHIPPED if _SHIPPED.exists() else Path(__file__).parents[2] / "results" / "paper.csv"
-CROP_WORDS = {CENTRE: "centre crop", TEN_CROPS: "ten crops"}
 WRITTEN_BY = "Written by `python -m repro.compare` from the records in `../runs`; do not edit.\n"
 SEVERAL = """\
 Runs on different devices, on different images, by code that computes other bits or from different settings before the
@@ -39,31 +34,6 @@ Published effects are the authors' own runs or the paper's words, on their data;
 {RULE}"""
 
 
-@dataclass(frozen=True)
-class Published:
-    """One row of paper.csv: effects in percentage points as text, and what they were measured on."""
-
-    ablation: str
-    top1_effect: str
-    top5_effect: str
-    data: str
-    crops: str
-    n: str
-    source: str
-
-    def __str__(self) -> str:
-        effect = " / ".join(filter(None, (self.top1_effect, self.top5_effect)))
-        crops = "" if self.crops == "not stated" else f", {self.crops}"
-        return f"{effect} ({self.data}{crops}{f', n={self.n}' if self.n else ''})"
-
-
-@cache
-def published() -> list[Published]:
-    """The published effects, the only results that were typed by hand."""
-    with PAPER.open(newline="", encoding="utf-8") as file:
-        return [Published(**row) for row in csv.DictReader(file)]
-
-
 def render(parts: Iterable[Comparison], suites: Iterable[Suite] = (), more: Sequence[str] = ()) -> dict[str, str]:
     """File name -> content of all tables and of their index, which leads to the suites' pages too and says `more`."""
     files = {}
@@ -76,12 +46,7 @@ def render(parts: Iterable[Comparison], suites: Iterable[Suite] = (), more: Sequ
     header = ("table", "data set", "section", "ablations", "runs", "seeds", "minutes a run")
     links = ["[The claims of the paper](claims.md), each with a verdict ([csv](claims.csv)).\n", *more]
     links += [f"[Suite `{suite.name}`](suite-{suite.name}.md): {suite.question}\n" for suite in suites]
-    return {**files, "README.md": "\n".join(["# Tables\n", WRITTEN_BY, *links, markdown(header, index)])}
-
-
-def stem(part: Comparison) -> str:
-    """Name of the files of a comparison's table, less their suffix."""
-    return f"{part.setup}-{part.recipe}-{part.device_type}"
+    return {**files, "README.md": "\n".join(["# Tables\n", WRITTEN_BY, *links, table(header, index)])}
 
 
 def _page(parts: Sequence[Comparison]) -> str:
@@ -111,9 +76,9 @@ def _section(part: Comparison, title: str) -> str:
         f" {hashes(part)}.\n",
         *mixed_code(part, part.arms),
         "### Effect of each change on the error\n",
-        markdown(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
+        table(EFFECT_HEADER, [_effect_row(part, arm) for arm in part.arms]),
         "### Errors and cost\n",
-        markdown(COST_HEADER, [_cost_row(arm) for arm in part.arms]),
+        table(COST_HEADER, [_cost_row(arm) for arm in part.arms]),
     ]
     if missing := part.missing_runs():
         lines.append("Runs that are missing:\n\n" + "".join(f"    {command}\n" for command in missing))
@@ -249,7 +214,7 @@ def _question(arm: Arm) -> str:
 
 def published_effect(arm: Arm) -> str:
     """The effects of this ablation that were published, with their data."""
-    return "; ".join(str(row) for row in published() if row.ablation == arm.name)
+    return "; ".join(map(str, published.of_ablation(arm.name)))
 
 
 def _cost(arm: Arm) -> dict[str, float | None]:
@@ -288,17 +253,6 @@ def _significant(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def number(value: float | None, digits: int, sign: str = "") -> str:
-    """With so many digits behind the point; empty where there is none."""
-    return "" if value is None else f"{value:{sign}.{digits}f}"
-
-
-def interval(value: stats.Mean, sign: str = "") -> str:
-    """`28.63 [27.20, 30.06]`: mean and 95 % interval; the mean alone at n=1."""
-    interval = "" if value.low is None else f" [{number(value.low, 2, sign)}, {number(value.high, 2, sign)}]"
-    return number(value.mean, 2, sign) + interval
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return ""
@@ -307,12 +261,6 @@ def _p(value: float | None) -> str:
 
 def _list(values: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(set(values))))
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from repro import record as records
 from repro.config import Config
 from repro.errors import UserError
 from repro.evidence.comparison import (
+    CROP_WORDS,
     MAIN,
     TOPS,
     Arm,
@@ -29,7 +30,7 @@ from repro.evidence.comparison import (
 from repro.experiments import naming
 from repro.experiments.folder import BASELINE
 from repro.record import CENTRE, COMPLETE, TEN_CROPS, Record
-from repro.report.tables import CROP_WORDS, number
+from repro.report.markdown import number
 from repro.train import checkpoint
 
 if TYPE_CHECKING:

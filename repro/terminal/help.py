@@ -7,6 +7,7 @@ from typing import Any
 from repro.errors import UserError
 from repro.evidence.claims import load
 from repro.evidence.comparison import MAIN, Comparison, comparisons, plain_text
+from repro.evidence.published import published
 from repro.experiments import naming, suites, sweep
 from repro.experiments.compose import compose
 from repro.experiments.folder import BASELINE, GROUPS, choices
@@ -14,7 +15,7 @@ from repro.experiments.registry import ablations, named_keys
 from repro.experiments.words import chosen_ablations
 from repro.record import find
 from repro.report import experiments_page
-from repro.report.tables import interval, published
+from repro.report.markdown import interval
 from repro.text import counted, wrapped
 
 TOPICS = ("ablations", "recipes", "setups", "suites", "claims")

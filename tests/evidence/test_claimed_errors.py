@@ -6,10 +6,12 @@ import pytest
 
 from repro.config import Config
 from repro.evidence import claimed_errors
-from repro.evidence.claims import DOES_NOT_HOLD, HOLDS, IN_DIRECTION, NOT_RUN, load
+from repro.evidence.claims import load
 from repro.evidence.comparison import Comparison
 from repro.experiments.naming import settings
 from repro.experiments.registry import named_keys
+from repro.report.claims_page import evidence, text
+from repro.report.claims_page import verdict as told
 from tests.report.arms import arm, compared, of_net
 
 C = load()
@@ -30,22 +32,22 @@ def shifted(name: str, *shifts: float) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("shifts", "text", "verdict"),
+    ("shifts", "words", "verdict"),
     [
-        ([1.2, 1.4, 1.6], "+1.40 [+0.90, +1.90] points, n=3", HOLDS),
-        ([3.2, 3.4, 3.6], "+3.40 [+2.90, +3.90] points, n=3", IN_DIRECTION),
-        ([-1.2, -1.4, -1.6], "-1.40 [-1.90, -0.90] points, n=3", DOES_NOT_HOLD),
+        ([1.2, 1.4, 1.6], "+1.40 [+0.90, +1.90] points, n=3", "holds"),
+        ([3.2, 3.4, 3.6], "+3.40 [+2.90, +3.90] points, n=3", "holds in direction"),
+        ([-1.2, -1.4, -1.6], "-1.40 [-1.90, -0.90] points, n=3", "does not hold"),
         ([-1.0, 1.4, 3.0], "+1.13 [-3.87, +6.13] points, n=3", "not distinguishable, n=3"),
         ([1.4], "+1.40 points, n=1; seeds 1, 2 missing here", "not distinguishable, n=1"),
     ],
 )
-def test_an_effect_against_the_published_one(shifts: Sequence[float], text: str, verdict: str, tmp_path: Path) -> None:
+def test_an_effect_against_the_published_one(shifts: Sequence[float], words: str, verdict: str, tmp_path: Path) -> None:
     parts = compared(tmp_path, *arm("baseline", BASELINE), *shifted("no_lrn", *shifts))
     top1, top5 = claimed_errors.effects(C["C8"], parts)
-    assert top1.text == f"`no_lrn`, top-1: {text}"
-    assert top1.verdict == verdict
-    assert top1.evidence == "[table](imagenette_small-paper-cpu.md)"
-    assert top5.text.startswith("`no_lrn`, top-5: ")
+    assert text(top1) == f"`no_lrn`, top-1: {words}"
+    assert told(top1) == verdict
+    assert evidence(top1) == "[table](imagenette_small-paper-cpu.md)"
+    assert text(top5).startswith("`no_lrn`, top-5: ")
 
 
 def test_an_ingredient_that_is_added_speaks_for_itself_where_the_error_falls(tmp_path: Path) -> None:
@@ -53,15 +55,15 @@ def test_an_ingredient_that_is_added_speaks_for_itself_where_the_error_falls(tmp
     errors = [error - shift for error, shift in zip(BASELINE, (1.2, 1.4, 1.6), strict=True)]
     added = arm("add_lrn", errors, difference={"model.norm.kind": ["none", "lrn"]})
     (found,) = claimed_errors.effects(C["C9"], compared(tmp_path, *arm("baseline", BASELINE, keys=without), *added))
-    assert found.text == "`add_lrn`, top-1: +1.40 [+0.90, +1.90] points, n=3"
-    assert found.verdict == HOLDS
+    assert text(found) == "`add_lrn`, top-1: +1.40 [+0.90, +1.90] points, n=3"
+    assert told(found) == "holds"
 
 
 def test_top5_is_compared_with_the_published_top5(tmp_path: Path) -> None:
     """The synthetic top-5 error is a fifth of the top-1 error."""
     parts = compared(tmp_path, *arm("baseline", BASELINE), *shifted("no_lrn", 5.6, 5.76, 5.9))
     top1, top5 = claimed_errors.effects(C["C8"], parts)
-    assert (top1.verdict, top5.verdict) == (IN_DIRECTION, HOLDS)
+    assert (told(top1), told(top5)) == ("holds in direction", "holds")
 
 
 def test_setups_recipes_and_devices_have_findings_of_their_own(tmp_path: Path) -> None:
@@ -82,8 +84,8 @@ def importance(tmp_path: Path, names: Sequence[str] = tuple(ORDER), **sizes: Seq
 
 def test_the_order_of_importance_holds(tmp_path: Path) -> None:
     found = importance(tmp_path)
-    assert found.verdict == HOLDS
-    assert found.text == (
+    assert told(found) == "holds"
+    assert text(found) == (
         "effects on top-1: 3.1 `tanh` +9.00 [+9.00, +9.00] points, n=3;"
         " 3.2 `one_gpu_half` +4.00 [+4.00, +4.00] points, n=3;"
         " 3.3 `no_lrn` +2.00 [+2.00, +2.00] points, n=3;"
@@ -92,18 +94,18 @@ def test_the_order_of_importance_holds(tmp_path: Path) -> None:
 
 
 def test_one_clear_step_the_other_way_round_breaks_the_order(tmp_path: Path) -> None:
-    assert importance(tmp_path, no_lrn=[5.0, 5.1, 5.2]).verdict == DOES_NOT_HOLD
+    assert told(importance(tmp_path, no_lrn=[5.0, 5.1, 5.2])) == "does not hold"
 
 
 def test_an_unclear_step_leaves_the_order_open(tmp_path: Path) -> None:
-    assert importance(tmp_path, no_lrn=[0.5, 1.5, 4.0]).verdict == "not distinguishable, n=3"
-    assert importance(tmp_path / "one", no_lrn=[2.0]).verdict == "not distinguishable, n=1"
+    assert told(importance(tmp_path, no_lrn=[0.5, 1.5, 4.0])) == "not distinguishable, n=3"
+    assert told(importance(tmp_path / "one", no_lrn=[2.0])) == "not distinguishable, n=1"
 
 
 def test_the_order_needs_all_four_sections(tmp_path: Path) -> None:
     found = importance(tmp_path, ["tanh", "no_lrn"])
-    assert found.verdict == NOT_RUN
-    assert "3.2 `one_gpu_half` not run" in found.text
+    assert told(found) == "not run here"
+    assert "3.2 `one_gpu_half` not run" in text(found)
     assert claimed_errors.order_of_importance(C["C26"], compared(tmp_path / "b", *arm("baseline", BASELINE))) == []
 
 
@@ -111,8 +113,8 @@ def test_sigmoid_stands_in_for_tanh(tmp_path: Path) -> None:
     runs = [run for name in list(ORDER)[1:] for run in shifted(name, *[ORDER[name]] * 3)]
     parts = compared(tmp_path, *arm("baseline", BASELINE), *runs, *arm("sigmoid", [90.0, 90.0, 90.5]))
     (found,) = claimed_errors.order_of_importance(C["C26"], parts)
-    assert "3.1 `sigmoid` +65" in found.text
-    assert found.verdict == HOLDS
+    assert "3.1 `sigmoid` +65" in text(found)
+    assert told(found) == "holds"
 
 
 def test_the_order_is_that_of_the_claim() -> None:
@@ -130,9 +132,9 @@ def cifar(setup: str, errors: Sequence[float], local3: int = 64, **changed: Any)
 def test_the_authors_pair_of_cifar_nets_is_compared_across_setups(tmp_path: Path) -> None:
     normed, plain = cifar("cifar10", [11.0, 11.2, 11.1]), cifar("cifar10_13pct", [13.0, 13.1, 13.2], local3=32)
     (found,) = claimed_errors.cifar_pair(C["C9"], compared(tmp_path, *normed, *plain))
-    assert found.text == "`cifar10_13pct` against this setup, top-1: +2.00 [+1.75, +2.25] points, n=3"
-    assert found.verdict == HOLDS
-    assert found.evidence == "[table](cifar10-paper-cpu.md), [table](cifar10_13pct-paper-cpu.md)"
+    assert text(found) == "`cifar10_13pct`, top-1, against this setup's net: +2.00 [+1.75, +2.25] points, n=3"
+    assert told(found) == "holds"
+    assert evidence(found) == "[table](cifar10-paper-cpu.md), [table](cifar10_13pct-paper-cpu.md)"
 
 
 @pytest.mark.parametrize(
@@ -141,23 +143,23 @@ def test_the_authors_pair_of_cifar_nets_is_compared_across_setups(tmp_path: Path
 def test_the_pair_is_not_compared_where_more_differs(changed: dict[str, Any], tmp_path: Path) -> None:
     parts = compared(tmp_path, *cifar("cifar10", [11.0]), *cifar("cifar10_13pct", [13.0], local3=32, **changed))
     (found,) = claimed_errors.cifar_pair(C["C9"], parts)
-    assert found.verdict == NOT_RUN
-    assert found.text == "needs runs of `cifar10_13pct` too, the authors' net without norm"
+    assert told(found) == "not run here"
+    assert text(found) == "needs runs of `cifar10_13pct` too, the authors' net without norm"
 
 
 def full_net(tmp_path: Path, errors: Sequence[float]) -> list[tuple[str, str]]:
     parts: list[Comparison] = compared(tmp_path, *arm("baseline", errors, setup="ilsvrc2010"))
-    return [(finding.text, finding.verdict) for finding in claimed_errors.errors_of_the_full_net(C["C18"], parts)]
+    return [(text(finding), told(finding)) for finding in claimed_errors.errors_of_the_full_net(C["C18"], parts)]
 
 
 def test_the_full_nets_errors_for_both_crop_modes(tmp_path: Path) -> None:
     """The synthetic centre error is 2 above that of ten crops."""
     found = full_net(tmp_path, [37.4, 37.5, 37.5])
-    assert [text.partition(":")[0] for text, _ in found] == [
+    assert [words.partition(":")[0] for words, _ in found] == [
         "ten crops, top-1", "ten crops, top-5", "centre crop, top-1", "centre crop, top-5",
     ]  # fmt: skip
-    assert found[0] == ("ten crops, top-1: 37.47 [37.32, 37.61] %, n=3", HOLDS)
-    assert [verdict for _, verdict in found[1:]] == [IN_DIRECTION, DOES_NOT_HOLD, IN_DIRECTION]
+    assert found[0] == ("ten crops, top-1: 37.47 [37.32, 37.61] %, n=3", "holds")
+    assert [verdict for _, verdict in found[1:]] == ["holds in direction", "does not hold", "holds in direction"]
 
 
 def test_one_run_of_the_full_net_is_no_verdict(tmp_path: Path) -> None:

@@ -8,10 +8,8 @@ from repro.errors import UserError
 from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claims, stats
 from repro.evidence.claims import (
     CLAIMS,
-    DOES_NOT_HOLD,
-    HOLDS,
-    IN_DIRECTION,
     AuthorsRun,
+    Verdict,
     load,
     of_effect,
     of_error,
@@ -19,9 +17,9 @@ from repro.evidence.claims import (
     standard_errors,
 )
 from repro.evidence.comparison import TOPS
+from repro.evidence.published import published
 from repro.experiments.folder import choices
 from repro.record import CROP_MODES
-from repro.report import tables
 
 ROOT = Path(__file__).parents[2]
 CHECKS = claimed_arithmetic.CHECKS.keys() | claimed_curves.CHECKS.keys() | claimed_errors.CHECKS.keys()
@@ -48,7 +46,7 @@ def test_what_a_claim_names_exists(name: str) -> None:
     assert set(claim.measures) <= set(TOPS)
     assert {run.crops for run in claim.authors} <= set(CROP_MODES)
     assert {run.setup for run in claim.authors} <= {None, *choices("setup")}
-    assert not claim.data or claim.data in {row.data for row in tables.published()}
+    assert not claim.data or claim.data in {row.data for row in published()}
     for test in claim.tests:
         path, _, function = test.partition("::")
         assert re.search(rf"^def {function}\(", (ROOT / path).read_text(), re.MULTILINE), test
@@ -83,14 +81,18 @@ def test_the_printed_numbers_are_filled_in() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  statement: The net's neurons\n", "  statment: The net's neurons\n", "Key 'statment' not in 'Claim'"),
+        (
+            "  statement: The net's neurons\n",
+            "  statment: The net's neurons\n",
+            "line 26: C2.statment: unknown key: did you mean statement?",
+        ),
         ("\nC27:", "\nC28:", "unknown or missing: C27, C28"),
         ("\nC27:", "\nC26:", "duplicate key C26"),
-        ("  kind: figure\n", "  kind: picture\n", "Invalid value 'picture'"),
-        ("{parameters: 60e6}", "{parameters: many}", "Value 'many'"),
+        ("  kind: figure\n", "  kind: picture\n", "C22.kind: 'picture' is not one of arithmetic, "),
+        ("{parameters: 60e6}", "{parameters: many}", "C1.values: {'parameters': 'many'} is not a mapping to a number"),
         ("{parameters: 60e6}", "{others: 60e6}", "parameters"),
         ("  statement: The net's neurons\n", "", "statement"),
-        ("what: ", "which: ", "Key 'which' not in 'AuthorsRun'"),
+        ("what: ", "which: ", "C19.authors.which: unknown key: there are crops,"),
     ],
 )
 def test_a_wrong_file_is_an_error_in_one_line(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -100,31 +102,31 @@ def test_a_wrong_file_is_an_error_in_one_line(old: str, new: str, message: str, 
     copy.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as error:
         load(copy)
-    assert str(error.value).startswith("claims.yaml: ")
+    assert "claims.yaml: " in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("differences", "published", "expected"),
     [
-        ((1.2, 1.4, 1.6), "+1.370", HOLDS),
-        ((1.2, 1.4, 1.6), "", HOLDS),
-        ((1.2, 1.4, 1.6), "+5.0", IN_DIRECTION),
-        ((1.2, 1.4, 1.6), "about +1", HOLDS),
-        ((1.2, 1.4, 1.6), "about +0.5", IN_DIRECTION),
-        ((1.2, 1.4, 1.6), "over +1", HOLDS),
-        ((1.2, 1.4, 1.6), "over +1.8", HOLDS),  # the interval reaches 1.90
-        ((1.2, 1.4, 1.6), "over +2", IN_DIRECTION),
-        ((1.2, 1.4, 1.6), "above 0", HOLDS),
-        ((-1.2, -1.4, -1.6), "+1.370", DOES_NOT_HOLD),
-        ((-1.0, 1.4, 3.0), "+1.370", "not distinguishable, n=3"),
-        ((9.0,), "+9.0", "not distinguishable, n=1"),
-        ((-9.0,), "", "not distinguishable, n=1"),
-        ((), "+1.370", "not distinguishable, n=0"),
-        ((0.0, 0.0), "", "not distinguishable, n=2"),
+        ((1.2, 1.4, 1.6), "+1.370", Verdict.holds),
+        ((1.2, 1.4, 1.6), "", Verdict.holds),
+        ((1.2, 1.4, 1.6), "+5.0", Verdict.in_direction),
+        ((1.2, 1.4, 1.6), "about +1", Verdict.holds),
+        ((1.2, 1.4, 1.6), "about +0.5", Verdict.in_direction),
+        ((1.2, 1.4, 1.6), "over +1", Verdict.holds),
+        ((1.2, 1.4, 1.6), "over +1.8", Verdict.holds),  # the interval reaches 1.90
+        ((1.2, 1.4, 1.6), "over +2", Verdict.in_direction),
+        ((1.2, 1.4, 1.6), "above 0", Verdict.holds),
+        ((-1.2, -1.4, -1.6), "+1.370", Verdict.does_not_hold),
+        ((-1.0, 1.4, 3.0), "+1.370", Verdict.not_distinguishable),
+        ((9.0,), "+9.0", Verdict.not_distinguishable),
+        ((-9.0,), "", Verdict.not_distinguishable),
+        ((), "+1.370", Verdict.not_distinguishable),
+        ((0.0, 0.0), "", Verdict.not_distinguishable),
     ],
 )
-def test_verdict_on_an_effect(differences: tuple[float, ...], published: str, expected: str) -> None:
+def test_verdict_on_an_effect(differences: tuple[float, ...], published: str, expected: Verdict) -> None:
     assert of_effect(effect(*differences), published_size(published)) == expected
 
 
@@ -146,13 +148,13 @@ def test_published_sizes_are_read(words: str, size: claims.Size | None) -> None:
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
-        ((37.2, 37.5, 37.6), HOLDS),
-        ((38.0, 38.1, 38.2), DOES_NOT_HOLD),
-        ((36.0, 36.1, 36.2), IN_DIRECTION),
-        ((37.4727,), "not distinguishable, n=1"),
+        ((37.2, 37.5, 37.6), Verdict.holds),
+        ((38.0, 38.1, 38.2), Verdict.does_not_hold),
+        ((36.0, 36.1, 36.2), Verdict.in_direction),
+        ((37.4727,), Verdict.not_distinguishable),
     ],
 )
-def test_verdict_on_an_error(errors: tuple[float, ...], expected: str) -> None:
+def test_verdict_on_an_error(errors: tuple[float, ...], expected: Verdict) -> None:
     assert of_error(stats.mean(dict(enumerate(errors))), 37.4727) == expected
 
 

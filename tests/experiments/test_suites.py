@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from repro.errors import UserError
+from repro.evidence.ledger import recipe_differences
 from repro.experiments import folder, suites
 from repro.experiments.compose import compose
 from repro.experiments.folder import choices
 from repro.experiments.naming import changes
 from repro.experiments.suites import Suite, expand, read, runs, usable
 from repro.experiments.words import chosen_ablations, normalise_arguments
-from repro.report.ledger import recipe_differences
 
 
 @pytest.mark.parametrize("name", choices("suite"))
@@ -120,10 +120,10 @@ WHOLE = "question: Which?\nsetup: embedded\nrecipe: [paper]\nablation: [baseline
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (f"{WHOLE}seeds: [0]\n", "line 6: seeds: unknown key: there are ablation, branch_from,"),
+        (f"{WHOLE}seeds: [0]\n", "line 6: seeds: unknown key: did you mean seed? there are ablation, branch_from,"),
         (WHOLE.replace("seed: [0]\n", ""), "has no seed"),
-        (WHOLE.replace("[paper]", "paper"), "line 3: recipe: 'paper' is not a list of which each is a text"),
-        (WHOLE.replace("[0]", "['0']"), "line 5: seed: ['0'] is not a list of which each is a whole number"),
+        (WHOLE.replace("[paper]", "[3]"), "line 3: recipe: 3 is not a text"),
+        (WHOLE.replace("[0]", "['0']"), "line 5: seed: '0' is not a whole number"),
         (WHOLE.replace("embedded", "imagenet"), "line 2: setup: unknown setup imagenet"),
         (f"{WHOLE}branch_from: nothing\n", "line 4: ablation: unknown ablation nothing"),
         ("- a\n", "holds no keys"),
@@ -133,16 +133,23 @@ WHOLE = "question: Which?\nsetup: embedded\nrecipe: [paper]\nablation: [baseline
 def test_a_wrong_file_is_named_and_the_other_suites_are_there(
     content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "suite").mkdir()
-    (tmp_path / "suite" / "cousins.yaml").write_text(content)
-    for name in choices("suite"):
-        if name != "cousins":
-            shutil.copy(folder.EXPERIMENTS / "suite" / f"{name}.yaml", tmp_path / "suite")
-    monkeypatch.setattr(suites, "EXPERIMENTS", tmp_path)
+    place = tmp_path / "experiments"
+    shutil.copytree(folder.EXPERIMENTS, place)
+    (place / "suite" / "cousins.yaml").write_text(content)
+    monkeypatch.setattr(folder, "EXPERIMENTS", place)
     with pytest.raises(UserError, match=re.escape(f"suite/cousins.yaml: {message}")):
         read("cousins")
     assert [suite.name for suite in usable()] == [name for name in choices("suite") if name != "cousins"]
     assert capsys.readouterr().err.startswith("warning: suite/cousins.yaml: ")
+
+
+def test_one_value_stands_for_a_list_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "experiments"
+    shutil.copytree(folder.EXPERIMENTS, place)
+    (place / "suite" / "own.yaml").write_text(WHOLE.replace("[paper]", "paper").replace("[0]", "0"))
+    monkeypatch.setattr(folder, "EXPERIMENTS", place)
+    assert read("own").recipe == ("paper",)
+    assert len(runs(["suite=own"])) == 1
 
 
 @pytest.mark.parametrize("word", ["++seed=1", "+seed=1", "~seed"])

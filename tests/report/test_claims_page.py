@@ -10,7 +10,7 @@ import pytest
 
 from repro.config import Config
 from repro.evidence import image_copies
-from repro.evidence.claims import HOLDS, IDS, IN_DIRECTION, NOT_DISTINGUISHABLE, NOT_RUN
+from repro.evidence.claims import IDS
 from repro.evidence.comparison import comparisons
 from repro.record import Record
 from repro.report import claims_page
@@ -63,7 +63,7 @@ def test_without_records_each_claim_has_one_line(empty: dict[str, str]) -> None:
     for name, *_, verdict, evidence in lines(empty):
         computed = name.partition(" ")[0] in COMPUTED
         assert VERDICT.fullmatch(verdict)
-        assert (verdict == NOT_RUN) is not computed, name
+        assert (verdict == "not run here") is not computed, name
         assert bool(evidence) is computed, name
 
 
@@ -71,11 +71,11 @@ def test_records_answer_the_claim_that_names_their_ablation(files: dict[str, str
     top1, top5 = of_claim(files, "C8")
     assert top1 == [
         "`imagenette_small`, `paper`, cpu: `no_lrn`, top-1: +1.40 [+0.90, +1.90] points, n=3",
-        HOLDS,
+        "holds",
         "[table](imagenette_small-paper-cpu.md)",
     ]
-    assert top5[1] == IN_DIRECTION
-    assert [row[1] for row in of_claim(files, "C26")] == [NOT_RUN]
+    assert top5[1] == "holds in direction"
+    assert [row[1] for row in of_claim(files, "C26")] == ["not run here"]
     assert len(lines(files)) == len(IDS) + 1
 
 
@@ -85,7 +85,7 @@ def test_an_ablation_of_several_that_has_no_runs_is_told(tmp_path: Path) -> None
     runs = filed(tmp_path, *arm("baseline", [25.0]), *arm("no_conv4", [26.0], difference=changed))
     found, missing = of_claim(claims_page.render(comparisons(runs)), "C5")
     assert "`no_conv4`, top-1: +1.00 points, n=1" in found[0]
-    assert missing[:2] == ["needs runs of `no_conv3`, `no_conv5` beside a baseline", NOT_RUN]
+    assert missing[:2] == ["needs runs of `no_conv3`, `no_conv5` beside a baseline", "not run here"]
 
 
 def test_other_recipes_and_made_images_answer_nothing(runs: list[Record], empty: dict[str, str]) -> None:
@@ -96,7 +96,7 @@ def test_other_recipes_and_made_images_answer_nothing(runs: list[Record], empty:
 
 def test_another_network_does_not_answer_a_claim_about_this_one(tmp_path: Path) -> None:
     files = claims_page.render(comparisons(of_net("cifar_local", *pairs(tmp_path))))
-    assert [row[1] for row in of_claim(files, "C8")] == [NOT_RUN]
+    assert [row[1] for row in of_claim(files, "C8")] == ["not run here"]
     assert "`no_lrn`, top-1: +1.40" in of_claim(files, "C9")[0][0]
 
 
@@ -140,10 +140,10 @@ def test_a_published_effect_within_its_own_noise_is_marked(empty: dict[str, str]
 def test_the_summary_lists_every_claim_under_its_verdicts(files: dict[str, str]) -> None:
     page = files["claims.md"]
     summary = {row[0]: row[1].split(", ") for row in re.findall(r"^\| (holds|not[ \w]+) \| (C[^|]*) \|$", page, re.M)}
-    assert "C8 (`imagenette_small` cpu top-1)" in summary[HOLDS]
-    assert "C1" in summary[HOLDS]
-    assert "C5" in summary[NOT_RUN]
-    assert NOT_DISTINGUISHABLE not in summary
+    assert "C8 (`imagenette_small` cpu top-1)" in summary["holds"]
+    assert "C1" in summary["holds"]
+    assert "C5" in summary["not run here"]
+    assert "not distinguishable" not in summary
     assert page.index("| holds in direction | C8 (`imagenette_small` cpu top-5) |") < page.index(
         "| does not hold | C3, C4, C6 |"
     )

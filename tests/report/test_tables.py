@@ -9,6 +9,7 @@ import pytest
 from repro import record
 from repro.evidence import comparison, stats
 from repro.evidence.comparison import comparisons
+from repro.evidence.published import published
 from repro.experiments.folder import choices
 from repro.report import tables
 from tests.synthetic import CHANGES, file_record, make_record, stuck
@@ -444,7 +445,7 @@ def test_index_links_every_table(tmp_path: Path) -> None:
 
 
 def test_published_effects_belong_to_ablations() -> None:
-    rows = tables.published()
+    rows = published()
     assert {row.ablation for row in rows} <= set(choices("ablation"))
     assert all(row.source and row.data and row.crops in ("ten crops", "centre", "not stated") for row in rows)
     anchors = {(row.ablation, row.data): row.top1_effect for row in rows}

@@ -5,8 +5,7 @@ import torch
 
 from repro.config import Precision, TrainConfig
 from repro.data.augmentation import Pixels
-from repro.model import lrn
-from repro.model.fast import conv1
+from repro.model.fast import conv1, lrn_cpu
 from repro.train import numerics
 from repro.train.optimizer import PaperSGD
 
@@ -64,9 +63,9 @@ def test_another_order_of_additions_changes_it(
     bf16 = TrainConfig(precision=Precision.bf16)
     expected = here if part != "conv1" else found(tmp_path, bf16)
     if part == "lrn":
-        if lrn.lrn_cpu._library() is None:
+        if lrn_cpu._library() is None:
             pytest.skip("no C++ compiler")
-        monkeypatch.setattr(lrn.lrn_cpu, "serves", lambda *_: False)  # PyTorch's operations instead of the kernels
+        monkeypatch.setattr(lrn_cpu, "serves", lambda *_: False)  # PyTorch's operations instead of the kernels
     elif part == "conv1":
         monkeypatch.setattr(conv1, "_matrix_unit", lambda x: None)  # a convolution of three maps instead
     elif part == "update":

@@ -1,50 +1,14 @@
-"""The fidelity ledger, `experiments/ledger.yaml`: paper, authors' code, our choice, why, and what it costs."""
+"""The fidelity ledger as a table: each row with its measured effects."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, cast
-
-from omegaconf import OmegaConf
 
 from repro.evidence.comparison import MAIN, Comparison, plain_text
 from repro.evidence.image_copies import remark
-from repro.experiments.folder import EXPERIMENTS
-from repro.experiments.naming import changed, plain_settings
-from repro.report.readme import has_enough, is_own
-from repro.report.tables import interval
+from repro.evidence.ledger import measured, read, recipe_differences
+from repro.report.markdown import interval
 
 HEADER = ("what", "the paper", "the authors' code", "`recipe=paper`; `recipe=source`", "why", "measured effect")
 NOT_MEASURED = "not measured yet"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One difference or ambiguity; the file explains the fields."""
-
-    title: str
-    paper: str
-    source: str
-    ours: str
-    why: str
-    keys: tuple[str, ...] = ()
-    ablations: tuple[str, ...] = ()
-    inference: bool = False
-
-
-@cache
-def read() -> tuple[Row, ...]:
-    """The rows of the ledger."""
-    plain = cast(list[dict[str, Any]], OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / "ledger.yaml")))
-    tuples: list[dict[str, Any]] = [
-        {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()} for row in plain
-    ]
-    return tuple(Row(**row) for row in tuples)
-
-
-def recipe_differences() -> dict[str, tuple[Any, Any]]:
-    """Settings in which the two exact recipes differ before a setup changes them: dotted key -> (paper, source)."""
-    return changed(plain_settings("paper", "ilsvrc2012"), plain_settings("source", "ilsvrc2012"))
 
 
 def rows(parts: Sequence[Comparison]) -> Iterator[list[str]]:
@@ -68,10 +32,7 @@ def _measured(ablations: Sequence[str], parts: Sequence[Comparison]) -> str:
 
 
 def _effects(ablation: str, parts: Sequence[Comparison]) -> Iterator[str]:
-    for part in parts:
-        effect = part.effects.get(ablation)
-        if effect is None or not (is_own(part) and has_enough(effect.baseline) and has_enough(effect.arm)):
-            continue
+    for part, effect in measured(ablation, parts):
         difference = effect.differences[MAIN]
         if effect.of_other_code or not difference.n:
             yield f"{effect.verdict} ({_place(part)})"

@@ -10,16 +10,17 @@ from repro import record
 from repro.config import Config
 from repro.evidence import image_copies
 from repro.evidence.comparison import comparisons
+from repro.evidence.ledger import Row, read, recipe_differences
 from repro.experiments.folder import choices
 from repro.experiments.naming import changes, settings
 from repro.experiments.registry import ablations
-from repro.report import ledger
-from repro.report.ledger import HEADER, NOT_MEASURED, Row, read, recipe_differences
+from repro.report import ledger_table
+from repro.report.ledger_table import HEADER, NOT_MEASURED
 from tests.synthetic import file_record, make_record, stuck
 
 
 def cells(title: str, results: Path) -> dict[str, str]:
-    rows = (dict(zip(HEADER, row, strict=True)) for row in ledger.rows(comparisons(record.find(results))))
+    rows = (dict(zip(HEADER, row, strict=True)) for row in ledger_table.rows(comparisons(record.find(results))))
     return next(row for row in rows if row["what"] == title)
 
 
