@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import track
 
 from repro import record as records
-from repro import runner, stopping
+from repro import runner, stopping, tracking
 from repro.branching import epochs_shared, plant
 from repro.command import exit_code, own_words, warn
 from repro.config import Config, DataConfig
@@ -245,7 +245,7 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str, unusable:
     screen = Watch(clock, run, branches, place)
     try:
         with screen:
-            record = runner.run(run, screen)
+            record = runner.run(run, screen, tracking.of_run)
             if record is None or screen.skipped_one:
                 return
             screen.ended(run, record)

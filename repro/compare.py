@@ -16,6 +16,8 @@ from repro.command import exit_code, own_words
 from repro.errors import RunFailure, UserError
 from repro.evidence.comparison import Comparison, comparisons
 from repro.experiments import suites
+from repro.experiments.folder import choices
+from repro.experiments.registry import check_files
 from repro.experiments.words import at_home
 from repro.files import replace_file
 from repro.report import (
@@ -41,6 +43,9 @@ def _compare(arguments: Sequence[str]) -> None:
         print(__doc__, end="")
         return
     results_dir, chosen, check = _parse(arguments)
+    own = results_dir.resolve() == experiments_page.RESULTS.resolve()
+    if own:
+        _check_experiments()
     page = suites.read(chosen) if chosen else None
     runs = record.find(results_dir)
     if not runs:
@@ -53,7 +58,7 @@ def _compare(arguments: Sequence[str]) -> None:
         print(suite_page.render(page, comparisons(runs)), end="")
         return
     folder, parts = results_dir / "tables", comparisons(runs)
-    files = _files(results_dir, folder, parts)
+    files = _files(results_dir, folder, parts, own)
     stale = _stale(folder, files)
     if check and stale:
         names = ", ".join(map(_shown, stale))
@@ -64,6 +69,13 @@ def _compare(arguments: Sequence[str]) -> None:
     print("\n".join(told))
     made = f"{counted(len(runs), 'record')}, {counted(len(files), 'file')} from them"
     print(f"{made}, {'none stale' if check else f'{len(stale)} changed'}")
+
+
+def _check_experiments() -> None:
+    """Raises UserError for the first file of an ablation or a suite that cannot be used: the index has all."""
+    check_files()
+    for name in choices("suite"):
+        suites.read(name)
 
 
 def _verb(path: Path, files: Mapping[Path, bytes]) -> str:
@@ -79,7 +91,7 @@ def _shown(path: Path) -> str:
     return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
 
 
-def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison]) -> dict[Path, bytes]:
+def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison], own: bool) -> dict[Path, bytes]:
     """Every file that the comparisons give; the project's own pages tell of its own results alone."""
     asked = [one for one in suites.usable() if any(part.setup == one.setup for part in parts)]
     names = speed_page.render(results_dir)
@@ -88,7 +100,7 @@ def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison]) -> dict
     names |= claims_page.render(parts)
     names |= {f"suite-{one.name}.md": suite_page.render(one, parts) for one in asked}
     texts = {folder / name: text for name, text in names.items()}
-    if results_dir.resolve() == experiments_page.RESULTS.resolve():
+    if own:
         project = experiments_page.RESULTS.parent / "README.md"
         if (text := readme.updated(project, parts)) is not None:
             texts[project] = text

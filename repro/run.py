@@ -166,11 +166,11 @@ def _run(node: "DictConfig") -> None:
         config = compose.to_config(node)
         screen.first_words(config, words)
 
-        from repro import runner  # which read in PyTorch
+        from repro import runner, tracking  # which read in PyTorch
         from repro.request import request
 
         wanted = request(config, words, sys.argv, screen.warning)
-        record = runner.run(wanted, screen)
+        record = runner.run(wanted, screen, tracking.of_run)
         if record is not None:
             screen.ended(wanted, record)
 

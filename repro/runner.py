@@ -1,11 +1,12 @@
 """One run from configuration to record: data, network, training, evaluation, files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -20,20 +21,17 @@ from repro.data.store import ImageData, open_data
 from repro.distributed import World, from_environment, init
 from repro.environment import LoadMeter, capture_code, capture_machine, command_line
 from repro.errors import Taken, UserError
-from repro.evidence.comparison import settings
 from repro.experiments import naming
 from repro.experiments.naming import PRECISION, leaves_precision_open
 from repro.model import Network, build
 from repro.model.layers import Conv1
 from repro.model.summary import layer_table, total
 from repro.record import Record
-from repro.terminal.screen import Screen
 from repro.text import counted
-from repro.tracking import Tracker, tracking
 from repro.train import checkpoint, memory
 from repro.train.device import choose_device
 from repro.train.evaluation import images_at_once, loss_of_guessing
-from repro.train.loop import Training
+from repro.train.loop import Progress, Training
 from repro.train.numerics import fingerprint
 from repro.train.out_of_memory import advised
 from repro.train.precision import set_precision
@@ -90,8 +88,64 @@ class Run:
         return config.results_dir, config.setup, config.recipe, self.label, leaf
 
 
-def run(wanted: Run, screen: Screen) -> Record | None:
+class Listener(Protocol):
+    """Who is told what a run does, such as a terminal."""
+
+    def plan(self, run: Run) -> None:
+        """What is going to run, before anything heavy."""
+
+    def images(self, config: Config, data: ImageData) -> None:
+        """The images have been found."""
+
+    def begin(self, training: Training) -> None:
+        """Training begins, or goes on from a checkpoint."""
+
+    def progress(self, step: Progress) -> None:
+        """Some steps have been made."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """An epoch has ended; `row` is its line of the curve."""
+
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """So many of so many crops have been evaluated."""
+
+    def evaluating(self) -> None:
+        """Training has ended; the final errors are measured."""
+
+    def warning(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def skipped(self, record: Record, note: str = "") -> None:
+        """The run was done already; `note` is about its weights."""
+
+    def stopped(self, done: int, saved: int) -> None:
+        """A signal ended the run after `done` epochs; the checkpoint has `saved` of them."""
+
+
+class Mirror(Protocol):
+    """A copy of a run elsewhere, such as on W&B; whatever it lacks costs a run nothing."""
+
+    @property
+    def run_id(self) -> str | None:
+        """By which it knows the run; None where it has none."""
+
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Adds an epoch to its curves."""
+
+    def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> object:
+        """Adds the final numbers and copies of these files."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+def run(wanted: Run, listener: Listener, mirror: Callable[[Run], Mirror]) -> Record | None:
     """Trains, evaluates and files one run; a finished one is returned as it is, unless `force`.
+
+    `listener` is told what goes on; `mirror` opens another place that gets a copy of the run's curve and final numbers.
 
     Of the processes that share a run, as torchrun starts them, the first files and tells; the others return None.
     Raises UserError or RunFailure, each with one line. On KeyboardInterrupt, once training has begun, a record with
@@ -106,22 +160,24 @@ def run(wanted: Run, screen: Screen) -> Record | None:
         finished = world.broadcast(lambda: _begin(wanted, held))
         if finished is not None and not world.broadcast(lambda: _weights_are_in_checkpoint(wanted, finished)):
             if world.is_main:
-                screen.skipped(finished, "" if _has_weights(wanted) else ", but without its weights")
+                listener.skipped(finished, "" if _has_weights(wanted) else ", but without its weights")
             return finished if world.is_main else None
         if world.is_main:
-            screen.plan(wanted)
-        _check_weights(wanted, screen, world)
+            listener.plan(wanted)
+        _check_weights(wanted, listener, world)
         data = open_data(config.data, lambda listing: _check_listed(config, listing, device))
         if world.is_main:
-            screen.images(config, data)
+            listener.images(config, data)
         _check_data(config, len(data.train.labels), len(data.classes))
         _check_size(config, len(data.classes), device)
         _check_shared(config, data, world)
-        training = _training(wanted, data, device, screen, world)
+        training = _training(wanted, data, device, listener, world)
         if not world.is_main:
             _follow(training, finished)
             return None
-        return _train(wanted, training, screen) if finished is None else _restore(wanted, training, finished, screen)
+        if finished is not None:
+            return _restore(wanted, training, finished, listener)
+        return _train(wanted, training, listener, mirror)
 
 
 def _begin(wanted: Run, held: ExitStack) -> Record | None:
@@ -149,12 +205,12 @@ def _weights_are_in_checkpoint(wanted: Run, finished: Record) -> bool:
     return state is not None and len(state["curve"]) == wanted.config.train.epochs
 
 
-def _restore(wanted: Run, training: Training, finished: Record, screen: Screen) -> Record:
+def _restore(wanted: Run, training: Training, finished: Record, listener: Listener) -> Record:
     """The weights of a complete run from its last checkpoint."""
     training.run()
     checkpoint.keep_weights(wanted.raw, training.network, _origin(wanted, training.data))
     checkpoint.delete(wanted.raw)
-    screen.skipped(finished, ", and its weights are written now, from its last checkpoint")
+    listener.skipped(finished, ", and its weights are written now, from its last checkpoint")
     return finished
 
 
@@ -193,31 +249,31 @@ def only_one(wanted: Run) -> Iterator[None]:
         lock.release()
 
 
-def _train(wanted: Run, training: Training, screen: Screen) -> Record:
+def _train(wanted: Run, training: Training, listener: Listener, mirror: Callable[[Run], Mirror]) -> Record:
     """From the last checkpoint to the record."""
     meter = LoadMeter()
-    with _tracker(wanted) as tracker:
-        screen.begin(training)
+    with mirror(wanted) as copy:
+        listener.begin(training)
         for row in training.curve:
-            tracker.log_epoch(row)
-        training.on_epoch = _both(screen.epoch, tracker.log_epoch)
-        draft = _draft(wanted, training, tracker.run_id)
+            copy.log_epoch(row)
+        training.on_epoch = _both(listener.epoch, copy.log_epoch)
+        draft = _draft(wanted, training, copy.run_id)
         records.to_json(draft)  # what would fail at the end fails here
         try:
             training.run()
-            screen.evaluating()
+            listener.evaluating()
             status = records.DIVERGED if training.diverged else records.COMPLETE
             metrics, correct = _NOT_MEASURED if training.diverged else _measure(training)
         except KeyboardInterrupt:
             with stopping.held():
                 if not _standing(wanted):  # under `force` there may be a finished record
                     _file(wanted, training, _completed(draft, records.STOPPED, training, meter))
-                screen.stopped(len(training.curve), training.saved)
+                listener.stopped(len(training.curve), training.saved)
             raise
         with stopping.held():
             done = _completed(draft, status, training, meter, metrics)
             _file(wanted, training, done, correct)
-        tracker.finish(_summary(done), [wanted.folder / "record.json"])
+        copy.finish(_summary(done), [wanted.folder / "record.json"])
     return done
 
 
@@ -233,7 +289,7 @@ def _finished(wanted: Run) -> Record | None:
     if record is None:
         return None
     where = f"{wanted.folder}: there is a record"
-    if records.config_hash(settings(record)) != wanted.config_hash:
+    if records.config_hash(naming.recorded_settings(record.config)) != wanted.config_hash:
         raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
     record.verify()
     return replace(record, chosen=list(wanted.chosen) or None)  # as it is asked for now
@@ -269,14 +325,14 @@ def _own_checkpoint(wanted: Run) -> dict[str, Any] | None:
         return None
 
 
-def _check_weights(wanted: Run, screen: Screen, world: World) -> None:
+def _check_weights(wanted: Run, listener: Listener, world: World) -> None:
     """Before any image is packed. UserError where the file of weights does not fit the network."""
     if wanted.init_from is None:
         return
     data = wanted.config.data
     left_out = check(wanted.init_from, wanted.config, lambda: class_count(data), new_classes=True)
     if left_out and world.is_main:
-        screen.warning(left_out)
+        listener.warning(left_out)
 
 
 def _check_listed(config: Config, listing: Listing, device: torch.device) -> None:
@@ -313,13 +369,13 @@ def _check_data(config: Config, images: int, found: int) -> None:
         raise UserError(f"data.classes={expected}, but the training folder has {counted(found, 'class', 'classes')}")
 
 
-def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen, world: World) -> Training:
+def _training(wanted: Run, data: ImageData, device: torch.device, listener: Listener, world: World) -> Training:
     """Everything seeded and in place, after the last checkpoint if there is one."""
     config = wanted.config
     set_precision(config.train.precision, config.train.cudnn_benchmark)
     numerics = world.broadcast(lambda: fingerprint(config.train, device, wanted.raw))
     if numerics is None and world.is_main:
-        screen.warning("this device does not give the same bits twice: only runs of one commit compare with this one")
+        listener.warning("this device does not give the same bits twice: only runs of one commit compare with this one")
     torch.manual_seed(config.seed)
     threads.take()
     memory.keep_freed(device)
@@ -333,23 +389,10 @@ def _training(wanted: Run, data: ImageData, device: torch.device, screen: Screen
         load_into(wanted.init_from, network, new_classes=True)
     training = Training(config, network, data, device, wanted.raw, identity, world=world)
     if world.is_main:
-        training.on_progress, training.on_warning = screen.progress, screen.warning
-        training.on_evaluation = screen.evaluation
+        training.on_progress, training.on_warning = listener.progress, listener.warning
+        training.on_evaluation = listener.evaluation
     training.resume()
     return training
-
-
-def _tracker(wanted: Run) -> Tracker:
-    config, label = wanted.config, wanted.label
-    return tracking(
-        config.wandb,
-        results_dir=Path(config.results_dir),
-        name=f"{label}-seed{config.seed}",
-        group=f"{config.setup}/{config.recipe}",
-        job_type=label,
-        tags=[config.setup, config.recipe, label],
-        settings=records.publishable(wanted.plain),
-    )
 
 
 def _both(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:

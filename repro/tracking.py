@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from repro.config import WandbConfig, WandbMode
 from repro.files import escaped
+from repro.record import publishable
 
 if TYPE_CHECKING:
     import wandb
+
+    from repro.runner import Run
 
 INIT_TIMEOUT = 10.0  # seconds; W&B's own 90 would hold up every run on a machine without internet
 FINISH_TIMEOUT = 20.0  # seconds; what is not uploaded by then stays on disk for `wandb sync`
@@ -85,6 +88,20 @@ class Tracker:
             run, self._run = self._run, None
             with suppress(Exception):
                 run.finish(exit_code=1)
+
+
+def of_run(wanted: "Run") -> Tracker:
+    """The mirror of a run, named and grouped as W&B shows it."""
+    config, label = wanted.config, wanted.label
+    return tracking(
+        config.wandb,
+        results_dir=Path(config.results_dir),
+        name=f"{label}-seed{config.seed}",
+        group=f"{config.setup}/{config.recipe}",
+        job_type=label,
+        tags=[config.setup, config.recipe, label],
+        settings=publishable(wanted.plain),
+    )
 
 
 def tracking(

@@ -88,7 +88,12 @@ def test_what_the_disk_refuses_is_a_failure_in_one_line(
 
 @pytest.mark.parametrize(
     "words",
-    [("repro.run", "--cfg", "job"), ("repro.run", "--help"), ("repro.describe", "format=json"), ("repro.registry",)],
+    [
+        ("repro.run", "--cfg", "job"),
+        ("repro.run", "--help"),
+        ("repro.describe", "format=json"),
+        ("repro.compare", "--help"),
+    ],
     ids=" ".join,
 )
 def test_an_answer_that_cannot_be_written_is_a_failure_in_one_line(words: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ COMMANDS = [shlex.split(found, comments=True) for found in re.findall(r"python -
 
 
 def test_every_command_exists_and_every_suite() -> None:
-    assert {command for command, *_ in COMMANDS} >= {"registry", "run", "compare", "bench", "profile"}
+    assert {command for command, *_ in COMMANDS} >= {"run", "compare", "bench", "profile"}
     for command, *words in COMMANDS:
         assert find_spec(f"repro.{command}")
         if command == "bench":

@@ -5,7 +5,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from repro.evidence import stats
 from repro.evidence.branches import Branch, branch, shared_epochs, workers
 from repro.experiments import naming
 from repro.experiments.folder import BASELINE, EXPERIMENTS
-from repro.experiments.keys import flatten
 from repro.experiments.registry import ablations
 from repro.record import CENTRE, COMPLETE, CROP_MODES, DIVERGED, STOPPED, TEN_CROPS, Data, Record, config_hash
 
@@ -380,17 +379,8 @@ def plain_text(value: Any) -> str:
 
 
 def settings(run: Record) -> dict[str, Any]:
-    """What was run: dotted key -> plain value.
-
-    A key that the schema has gained since the run takes its default, which keeps what was; one it lost is left out.
-    """
-    recorded = flatten(run.config)
-    return {key: recorded.get(key, default) for key, default in _defaults().items()}
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    return naming.settings(Config())
+    """What was run: dotted key -> plain value."""
+    return naming.recorded_settings(run.config)
 
 
 def own_keys(run: Record) -> set[str]:

@@ -7,7 +7,7 @@ comparison bears it out.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -52,6 +52,20 @@ def settings(config: Config) -> dict[str, Any]:
     """What makes a run the experiment that it is: dotted key -> plain value, enums by name."""
     apart = tuple(f"{name}." for name in _NOT_COMPARED)
     return {key: value for key, value in flatten(plain(config)).items() if not f"{key}.".startswith(apart)}
+
+
+def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `settings`, of a configuration that a record holds as nested plain values.
+
+    A key that the schema has gained since the run takes its default, which keeps what was; one it lost is left out.
+    """
+    recorded = flatten(config)
+    return {key: recorded.get(key, default) for key, default in _defaults().items()}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return settings(Config())
 
 
 def difference(config: Config, baseline: Config) -> dict[str, tuple[Any, Any]]:

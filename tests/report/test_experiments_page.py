@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from repro import record, registry
+from repro import record
 from repro.config import Config
 from repro.evidence.comparison import comparisons
 from repro.experiments.compose import compose
@@ -76,7 +76,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_paper() -> None:
 
 
 def test_the_index_is_fresh(index: str) -> None:
-    assert registry.README.read_text() == index, "run python -m repro.registry"
+    assert page.README.read_text() == index, "run python -m repro.compare"
 
 
 def test_the_index_names_every_file_and_every_changed_key(index: str) -> None:
@@ -91,25 +91,6 @@ def test_the_index_names_every_file_and_every_changed_key(index: str) -> None:
 def test_tables_are_rectangular(index: str) -> None:
     for table in (block for block in index.split("\n\n") if block.startswith("|")):
         assert len({line.count(" | ") for line in table.strip().splitlines()}) == 1
-
-
-def test_check_fails_on_a_stale_index_and_writing_mends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(registry, "README", tmp_path / "README.md")
-    monkeypatch.setattr(registry, "render", lambda runs: "new\n")
-    assert registry.main(["--check"]) == 1
-    assert "run python -m repro.registry" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
-    assert registry.main([]) == 0
-    assert registry.main(["--check"]) == 0
-    (tmp_path / "README.md").write_text("old")
-    assert registry.main(["--check"]) == 1
-
-
-def test_an_unknown_argument_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
-    assert registry.main(["--chekc"]) == 2
-    assert "--chekc: not known here" in capsys.readouterr().err
 
 
 def test_comments_are_found_by_dotted_key(tmp_path: Path) -> None:
