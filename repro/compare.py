@@ -32,6 +32,9 @@ from repro.report import (
 )
 from repro.text import counted
 
+MARK_WITHIN = 2000
+"""Characters of a file in which it says who wrote it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
@@ -53,7 +56,8 @@ def _compare(arguments: Sequence[str]) -> None:
             f"no records in {results_dir / 'runs'}: make one: python -m repro.run results_dir={results_dir}"
         )
     for run in runs:
-        run.correct()  # tells where bits and errors are not of one run
+        for part in (run.correct, run.curve, run.kernels):  # a damaged one is told before any file is written
+            part()
     if page:
         print(suite_page.render(page, comparisons(runs)), end="")
         return
@@ -120,8 +124,17 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, str, bool]:
 
 def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:
     """Files that are missing, different, or no longer made from any record."""
-    present = {path for path in folder.glob("*") if path.suffix in (".md", ".csv")}
+    present = {path for path in folder.glob("*") if _is_own(path)}
     return sorted(path for path in files.keys() | present if _content(path) != files.get(path))
+
+
+def _is_own(path: Path) -> bool:
+    """Whether this command wrote a file: what a user has laid beside the tables is left alone."""
+    if path.suffix not in (".md", ".csv") or not path.is_file():
+        return False
+    start = path.read_text(encoding="utf-8", errors="replace")[:MARK_WITHIN]
+    starts = ("# Suite `", claims_page.CSV_START, tables.CSV_START)
+    return "Written by `python -m repro.compare`" in start or start.startswith(starts)
 
 
 def _content(path: Path) -> bytes | None:

@@ -134,6 +134,8 @@ def _wrong(key: str, value: Any) -> str | None:
             return "no path holds a zero byte"
         if key == "results_dir" and not (value.strip() and _without_odd_bytes(value).isprintable()):
             return "give a folder, with a name that a terminal can show"
+        if key == "init_from" and not value.strip():
+            return "give a file of weights, or leave it out"
         return None
     limits = range_of(key)
     numbers = value if isinstance(value, list) else [value]

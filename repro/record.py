@@ -266,6 +266,9 @@ def prepare(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder.parent).close()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}): choose another results_dir") from error
+    for path in (folder, *_siblings(folder)):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise UserError(f"{path}: is no folder, and in the way of the record: move it away")
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
@@ -346,6 +349,7 @@ def write(
         new.mkdir(parents=True)
         for name, content in files.items():
             write_file(new / name, content)
+        _carry_over(folder, new)
         sync_folder(new)
         if folder.exists():
             folder.rename(old)
@@ -356,9 +360,22 @@ def write(
         if not old.exists():
             shutil.rmtree(new, ignore_errors=True)
         raise RunFailure(
-            f"{folder}: the record could not be written ({error.strerror}): make room or choose another results_dir,"
-            " then give the same command again"
+            f"{folder}: the record could not be written ({error.strerror or error}): make room or choose another"
+            " results_dir, then give the same command again"
         ) from error
+
+
+FILES = ("record.json", "curve.csv", "correct.npz", "kernels.npz")
+"""Of a record."""
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Copies what a user has laid beside a record that is replaced."""
+    for path in old.iterdir() if old.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        elif path.name not in FILES:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
 def _siblings(folder: Path) -> tuple[Path, Path]:

@@ -1,5 +1,6 @@
 """One run from configuration to record: data, network, training, evaluation, files."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from repro.train.loop import Progress, Training
 from repro.train.numerics import fingerprint
 from repro.train.out_of_memory import advised
 from repro.train.precision import set_precision
-from repro.weights import check, load_into
+from repro.weights import check, load_into, own
 from repro.weights.own import STATISTICS, Origin
 
 _Measured = tuple[records.Metrics, dict[str, Any] | None]
@@ -160,7 +161,7 @@ def run(wanted: Run, listener: Listener, mirror: Callable[[Run], Mirror]) -> Rec
         finished = world.broadcast(lambda: _begin(wanted, held))
         if finished is not None and not world.broadcast(lambda: _weights_are_in_checkpoint(wanted, finished)):
             if world.is_main:
-                listener.skipped(finished, "" if _has_weights(wanted) else ", but without its weights")
+                listener.skipped(finished, "" if _has_weights(wanted) else ", but without whole weights")
             return finished if world.is_main else None
         if world.is_main:
             listener.plan(wanted)
@@ -185,6 +186,8 @@ def _begin(wanted: Run, held: ExitStack) -> Record | None:
     records.prepare_results(wanted.config.results_dir)
     records.prepare(wanted.folder)
     held.enter_context(only_one(wanted))
+    for leftover in wanted.raw.glob("numerics-*"):  # of a process that was killed meanwhile
+        shutil.rmtree(leftover, ignore_errors=True)
     with suppress(OSError):  # it can be read as it lies, and filing another one tells what is wrong
         records.settle(wanted.folder)
     finished = _finished(wanted)
@@ -194,7 +197,7 @@ def _begin(wanted: Run, held: ExitStack) -> Record | None:
 
 
 def _has_weights(wanted: Run) -> bool:
-    return (wanted.raw / checkpoint.WEIGHTS).exists()
+    return own.is_whole(wanted.raw / checkpoint.WEIGHTS)
 
 
 def _weights_are_in_checkpoint(wanted: Run, finished: Record) -> bool:

@@ -58,10 +58,10 @@ def listen() -> None:
 def end(code: int) -> int:
     """The exit code of a command that has ended, which no signal changes any more.
 
-    Where a signal ended it, the interpreter would give the next one back to the system before it is gone.
+    The interpreter gives signals back to the system before it is gone: one that comes then would end the process.
     """
     _state.code = code
-    for number in SIGNALS if is_stop(code) else ():
+    for number in SIGNALS:
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_IGN)
     return code

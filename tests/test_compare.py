@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro import compare
+from repro.report import tables
 from tests.synthetic import file_record, make_record
 
 SETUP = "ilsvrc2010"  # of no suite, so that no page of one is made
@@ -47,7 +48,7 @@ def test_each_changed_file_is_named_and_the_findings_told(results: Path, capsys:
     call(results)
     assert "made: " not in capsys.readouterr().out
     (results / "tables" / "claims.csv").write_text("old")
-    (results / "tables" / "gone-paper-cpu.md").write_text("old")
+    (results / "tables" / "gone-paper-cpu.md").write_text(tables.WRITTEN_BY)
     call(results)
     out = capsys.readouterr().out
     assert f"changed: {results / 'tables' / 'claims.csv'}\nremoved: {results / 'tables' / 'gone-paper-cpu.md'}\n" in out
@@ -94,10 +95,26 @@ def test_new_record_makes_its_tables_stale(results: Path, capsys: pytest.Capture
 def test_table_without_records_is_stale_and_removed(results: Path) -> None:
     call(results)
     old = results / "tables" / "cifar10-paper-cpu.md"
-    old.write_text("left from records that are gone")
+    old.write_text(f"left from records that are gone\n{tables.WRITTEN_BY}")
     assert call(results, "--check") == 1
     assert call(results) == 0
     assert not old.exists()
+
+
+def test_what_a_user_has_laid_beside_the_tables_stays(results: Path) -> None:
+    call(results)
+    for name in ("notes.md", "mine.csv"):
+        (results / "tables" / name).write_text("mine")
+    assert call(results, "--check") == 0
+    assert call(results) == 0
+    assert [(results / "tables" / name).read_text() for name in ("notes.md", "mine.csv")] == ["mine", "mine"]
+
+
+def test_every_file_that_is_written_is_known_for_one(results: Path) -> None:
+    call(results)
+    written = [path for path in (results / "tables").iterdir() if path.suffix in (".md", ".csv")]
+    assert written
+    assert all(map(compare._is_own, written))
 
 
 def test_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,6 +203,7 @@ def test_the_default_is_valid() -> None:
         ("model.scale", 512.0, "make a layer of 2,097,152: 65,536 is the most"),
         ("model.norm.n", 4, "model.norm.n=4: must be odd"),
         ("results_dir", "", "results_dir=: give a folder"),
+        ("init_from", "", "init_from=: give a file of weights, or leave it out"),
         ("results_dir", "a\nb", r"results_dir='a.nb': give a folder, with a name that a terminal can show"),
         ("data.cache", "a\0b", r"data.cache='a.x00b': no path holds a zero byte"),
         ("train.micro_batch", 32, None),

@@ -123,6 +123,9 @@ N_3 = "model:\n  norm:\n    n: 3\n"
         (f"{ABOUT}model: {{activation: [relu]}}\n", "line 4: model.activation: ['relu'] is not one of relu,"),
         (f"{ABOUT}model: {{activation: '${{'}}\n", ""),
         (f"{ABOUT}model: {{norm: 3}}\n", "model.norm is a group of keys: set one of model.norm.kind"),
+        (f"{ABOUT}{N_3}seed: 3\n", "line 7: seed: is for the command line, or another file's: take it out"),
+        (f"{ABOUT}{N_3}results_dir: x\n", "line 7: results_dir: is for the command line"),
+        (f"{ABOUT}{N_3}recipe: caffe\n", "line 7: recipe: is for the command line"),
         (f"{ABOUT}{N_3}{N_3}", "line 7: found duplicate key model"),
         (f"# @package _global_\n{N_3}", "has no about"),
         (f"{ABOUT}  kind: ä\n".encode("latin-1"), "line 4: not UTF-8"),
@@ -156,6 +159,7 @@ def test_a_bad_file_is_named_and_only_who_asks_for_it_ends(
         ("# é\n".encode("latin-1"), "line 2: not UTF-8"),
         ("optimizer:\n  lr: high\n", "line 3: optimizer.lr: 'high' is not a number"),
         ("- a\n", "holds no keys"),
+        ("force: true\n", "line 2: force: is for the command line, or another file's"),
     ],
 )
 @pytest.mark.parametrize(
@@ -288,3 +292,10 @@ def test_help_lists_the_choices_and_leaves_nothing(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 120
     assert "python -m repro.run ablation=no_lrn" in text
     assert not any(tmp_path.iterdir())
+
+
+def test_hidden_files_are_no_choices(sandbox: Path) -> None:
+    """Such as those that macOS leaves beside each file on a foreign disk."""
+    (sandbox / "ablation" / "._no_lrn.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert all(not name.startswith(".") for name in folder.choices("ablation"))
+    registry.check_files()

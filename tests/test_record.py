@@ -367,3 +367,24 @@ def test_a_kill_leaves_no_trace_of_the_trial_that_a_folder_can_be_written(
     monkeypatch.setattr(os, "fsync", lambda handle: (there.append(names_under(tmp_path)), fsync(handle))[1])
     record.prepare_results(tmp_path)
     assert there == [[]]
+
+
+@pytest.mark.parametrize("name", ["seed0", ".seed0.new", ".seed0.old"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_in_the_way_of_a_record_is_told_before_the_run(name: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.touch() if kind == "file" else path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is no folder, and in the way of the record: move it") as refused:
+        record.prepare(tmp_path / "seed0")
+    assert str(refused.value).startswith(f"{path}: ")
+
+
+def test_what_a_user_has_laid_beside_a_record_stays_when_it_is_replaced(tmp_path: Path) -> None:
+    folder = file_record(tmp_path, make_record())
+    (folder / "notes.txt").write_text("mine")
+    (folder / "more").mkdir()
+    (folder / "more" / "x").touch()
+    assert file_record(tmp_path, make_record(error=24.0)) == folder
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "more" / "x").exists()
+    assert record.read(folder).metrics.ten_crops.top1 == 24.0

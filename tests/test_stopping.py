@@ -69,7 +69,17 @@ def test_where_nothing_is_to_be_filed_the_process_leaves_at_once() -> None:
 
 
 def test_no_signal_changes_the_exit_code_of_a_command_that_has_ended() -> None:
-    done = ended("stopping.listen()\nstopping.end(3)\nprint('told')\nos.kill(os.getpid(), signal.SIGTERM)")
+    """Nor while the interpreter is on its way out, when it has given its handlers back."""
+    code = """
+import atexit, sys
+stopping.listen()
+code = stopping.end(3)
+print("told")
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(code)
+"""
+    done = ended(code)
     assert (done.returncode, done.stdout, done.stderr) == (3, "told\n", "")
 
 

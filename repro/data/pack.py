@@ -231,7 +231,7 @@ def _check_space(folder: Path, parts: list[_Part]) -> int:
     if needed > free:
         smaller = ", set data.format=jpeg" if parts[0].ends is None else ""
         raise RunFailure(
-            f"{folder}: the packed images need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free:"
+            f"{folder}: the packed images need {needed / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free:"
             f" free some space{smaller}, or set data.cache to a folder on another disk"
         )
     return needed

@@ -112,7 +112,7 @@ def _on_disk(config: DataConfig) -> Listing:
     if config.source is Source.ilsvrc2012 and archives.are_in(folder) and not (folder / "train").is_dir():
         return _official_archives(config, root, folder)
     if not folder.is_dir():
-        raise UserError(f"{config.source.value} is not in {root}: {remedy}")
+        raise UserError(f"{config.source.value} is not in {root}: {remedy}; or name another folder by data.root=")
     val = "test" if config.source is Source.cifar10 and (folder / "test").is_dir() else "val"
     for split in ("train", val):
         if not (folder / split).is_dir():
@@ -160,6 +160,8 @@ def _class_folders(root: Path, folder: Path, val: str, skip_bad: bool) -> Listin
             [f"{name}: {reason}" for name, reason in foreign.items()],
         )
     _warn_of_nested(folder, found)
+    for split in classes:
+        _warn_of_stray(folder / split)
     train, held_out = (Files(part.names, part.labels, _opener(folder, part.names)) for part in found)
     return Listing(root, tuple(classes["train"]), train, held_out, _fingerprint(found, list(foreign)), tuple(foreign))
 
@@ -264,6 +266,13 @@ def _size_or_reason(path: str) -> int | str:
     if ending in OTHER_IMAGES:
         return f"{ending} images are not read: convert it to .png or .jpg"
     return f"no image by its name, which would end in one of {' '.join(EXTENSIONS)}"
+
+
+def _warn_of_stray(folder: Path) -> None:
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    stray = [path.name for path in files if path.suffix.lower() in EXTENSIONS]
+    if stray:
+        warn(f"{folder}: in no class's folder, and left out: {counted(len(stray), 'image')} ({min(stray)})")
 
 
 def _warn_of_nested(folder: Path, found: list[_Found]) -> None:

@@ -12,4 +12,4 @@ BASELINE = "baseline"
 
 def choices(group: str) -> list[str]:
     """Names of the files in `recipe`, `setup`, `ablation` or `suite`."""
-    return sorted(path.stem for path in (EXPERIMENTS / group).glob("*.yaml"))
+    return sorted(path.stem for path in (EXPERIMENTS / group).glob("[!.]*.yaml"))

@@ -13,6 +13,9 @@ from repro.experiments import folder, typed_yaml
 from repro.experiments.folder import choices
 from repro.experiments.keys import flatten, unknown_key
 
+OF_A_RUN = {"recipe", "setup", "ablation", "seed", "results_dir", "force", "init_from"}
+"""Keys that say which run is made and where: no file sets them, but a recipe and a setup their own names."""
+
 
 @lru_cache
 def ablations() -> dict[str, About]:
@@ -102,7 +105,11 @@ def read_keys(group: str, name: str) -> dict[str, Any]:
     kinds = typed_yaml.declared(Config)
     for key in values.keys() - kinds.keys():
         raise UserError(f"{group}/{name}.yaml: {unknown_key(key)}")
+    for key in values.keys() & OF_A_RUN - {group}:
+        raise UserError(f"{typed_yaml.at(path, key)}: is for the command line, or another file's: take it out")
     typed_yaml.check_types(path, values, kinds)
+    if values.get(group, name) != name:
+        raise UserError(f"{typed_yaml.at(path, group)}: must be {name}, the file's own name")
     return tree
 
 

@@ -50,6 +50,7 @@ def read(name: str) -> Suite:
     if not suite.parts and (missing := [key for key in NEEDED if not getattr(suite, key)]):
         raise UserError(f"suite/{name}.yaml: has no {missing[0]}, and no parts")
     _check_names(path, suite)
+    _check_parts(path, suite)
     return suite
 
 
@@ -60,6 +61,23 @@ def _check_names(path: Path, suite: Suite) -> None:
         for value in given:
             if unknown := set(value.strip("[]").split(",")) - set(choices(group)):
                 raise UserError(f"{typed_yaml.at(path, group)}: unknown {group} {sorted(unknown)[0]}")
+
+
+def _check_parts(path: Path, suite: Suite) -> None:
+    """Raises UserError for a part that is no command of a suite or a sweep, and for a circle of suites."""
+    where = typed_yaml.at(path, "parts")
+    for part in suite.parts:
+        try:
+            words = shlex.split(part)
+        except ValueError as error:
+            raise UserError(f"{where}: {part}: {str(error).lower()}") from error
+        if own := [word for word in words if _key(word) in OWN_WORDS]:
+            raise UserError(f"{where}: {own[0]} is for the command line")
+        name = chosen(words)
+        if name == suite.name:
+            raise UserError(f"{where}: {part}: a suite cannot be a part of itself")
+        if name is not None and name not in choices("suite"):
+            raise UserError(f"{where}: unknown suite={name}: there are {', '.join(choices('suite'))}")
 
 
 def usable() -> list[Suite]:
@@ -97,14 +115,17 @@ def expand(words: Sequence[str]) -> list[str]:
     return ["-m", *_over(suite.words(), [word for word in words if word != f"suite={name}"])]
 
 
-def runs(words: Sequence[str]) -> dict[Words, Words | None]:
+def runs(words: Sequence[str], within: tuple[str, ...] = ()) -> dict[Words, Words | None]:
     """Words of each run that a command line with `suite=NAME` asks for, most wanted first.
 
     Beside it stand the words of the run that it may branch from, None where its suite names none. Part by part; within
     one, the first seed of every arm comes before the second of any. Words beside `suite=` go before those of the suite
-    and of its parts. Raises UserError for an unknown suite, and for a sweep without a list.
+    and of its parts. `within` names the suites of which it is a part. Raises UserError for an unknown suite, for a
+    sweep without a list, and for a suite that is a part of itself.
     """
     name = chosen(words)
+    if name in within:
+        raise UserError(f"suite/{name}.yaml: parts: it is a part of itself, by {' and '.join(within)}")
     rest = [word for word in words if word != f"suite={name}"]
     suite = read(name) if name is not None else None
     if suite is None:
@@ -113,7 +134,7 @@ def runs(words: Sequence[str]) -> dict[Words, Words | None]:
         return {run: _base(run, suite.branch_from) for run in _combinations(_over(suite.words(), rest))}
     found: dict[Words, Words | None] = {}
     for part in suite.parts:
-        for run, base in runs(_over(shlex.split(part), rest)).items():
+        for run, base in runs(_over(shlex.split(part), rest), (*within, suite.name)).items():
             found[run] = found.get(run) or base  # the same run may stand in two parts
     return found
 

@@ -46,6 +46,8 @@ HEADER = ("claim", "what it says", "the paper, and the authors' runs", "what we 
 COLUMNS = (
     "claim", "section", "kind", "statement", "paper", "setup", "recipe", "device", "finding", "verdict",
 )  # fmt: skip
+CSV_START = ",".join(COLUMNS)
+"""How the board begins as CSV."""
 
 
 def render(parts: Iterable[Comparison]) -> dict[str, str]:

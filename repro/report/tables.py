@@ -103,6 +103,8 @@ def processor(part: Comparison) -> str:
     return f"{part.device}, {counts} thread{'' if counts == '1' else 's'}{several}"
 
 
+CSV_START = "setup,recipe,device,device_type,data,content_hash,"
+"""How a table begins as CSV."""
 KEPT_MEMORY = ("c6c4351c19342f8e89be07072cda6fbf52511e41",)
 """Commits whose suites kept a GPU's memory from one run to the next: their peaks are too high, and are not shown."""
 EFFECT_HEADER = (

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from repro.config import Config
 from repro.errors import UserError
 from repro.evidence.claims import load
 from repro.evidence.comparison import MAIN, Comparison, comparisons, plain_text
@@ -11,6 +12,7 @@ from repro.evidence.published import published
 from repro.experiments import naming, suites, sweep
 from repro.experiments.compose import compose
 from repro.experiments.folder import BASELINE, GROUPS, choices
+from repro.experiments.keys import flatten, plain
 from repro.experiments.registry import ablations, named_keys
 from repro.experiments.words import chosen_ablations
 from repro.record import find
@@ -28,8 +30,9 @@ def text(words: Sequence[str], width: int | None) -> str | None:
     Raises UserError where a topic, an ablation or a suite is unknown.
     """
     for word in words:
-        if word not in TOPICS and "=" not in word:
-            raise UserError(f"no help on {word}: {_advice(word)}")
+        key, equals, _ = word.partition("=")
+        if word not in TOPICS and (not equals or (key not in GROUPS and key != "suite" and key not in _settings())):
+            raise UserError(f"no help on {word}: {_advice(key)}")
     topics = [word for word in words if word in TOPICS]
     if topics:
         return "\n\n".join(_laid_out(listed(topic).items(), width) for topic in topics)
@@ -42,6 +45,11 @@ def text(words: Sequence[str], width: int | None) -> str | None:
         compose(words)  # says what is wrong with them
         return _laid_out(((name, experiments_page.comment(group, name)) for group, name in named), width)
     return None
+
+
+def _settings() -> set[str]:
+    """Every key of a configuration."""
+    return set(flatten(plain(Config())))
 
 
 def _advice(word: str) -> str:
@@ -79,7 +87,7 @@ def listed(topic: str) -> dict[str, str]:
     if topic == "ablations":
         return {name: about.question for name, about in ablations().items()}
     if topic == "suites":
-        return {name: suites.read(name).question for name in choices("suite")}
+        return {suite.name: suite.question for suite in suites.usable()}
     if topic == "claims":
         return {name: f"{claim.statement} ({claim.section})" for name, claim in load().items()}
     group = topic.removesuffix("s")

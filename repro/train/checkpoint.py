@@ -119,7 +119,7 @@ def _is_whole(path: Path) -> bool:
                 left -= len(piece)
             return left == 0 and file.read() == sum.digest()
     except OSError as error:
-        raise UserError(f"{path}: the checkpoint cannot be read ({error.strerror}): {_REMEDY}") from error
+        raise UserError(f"{path}: the checkpoint cannot be read ({error.strerror}): move it away") from error
 
 
 def _damaged(path: Path) -> UserError:

@@ -25,6 +25,8 @@ from repro.weights.wording import shown
 
 IMAGES = "images."
 """In front of the names of tensors that are no weights."""
+MOST_HEADER = 100 * 2**20
+"""Bytes, as in safetensors itself."""
 STATISTICS = ("mean", "channel_std", "pca_deviations", "pca_vectors")
 """Those of `ImageData`."""
 
@@ -41,6 +43,18 @@ class Origin:
     """Their names, in the order of the outputs."""
     statistics: dict[str, np.ndarray]
     """Of the images it was trained on, by the name of the field of `ImageData`."""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is a file of safetensors as long as its header says; its numbers are not read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, MOST_HEADER)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return path.stat().st_size == 8 + length + max(ends)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def to_bytes(network: Network, origin: Origin | None = None) -> bytes:

@@ -223,6 +223,15 @@ def test_folders_within_a_class_are_read_as_torchvision_does(
     assert open_data(data_config()).train.images.shape[0] == 18
 
 
+def test_images_in_no_class_are_told(data_config: Config, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = list_images(data_config())
+    save_image(folder / "train" / "stray.PNG", 5)
+    (folder / "val" / "notes.txt").touch()
+    assert list_images(data_config()).fingerprint == before.fingerprint
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("/train: in no class's folder, and left out: 1 image (stray.PNG)")
+
+
 @pytest.mark.parametrize("target", [".", "..", "more"])
 def test_folder_linked_into_itself(data_config: Config, folder: Path, target: str) -> None:
     (folder / "train/cat/more").mkdir()

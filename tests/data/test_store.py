@@ -347,7 +347,7 @@ class TestInterrupted:
 
     def test_disk_too_small(self, data_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("repro.data.pack.shutil.disk_usage", lambda _: SimpleNamespace(free=2**30))
-        with pytest.raises(RunFailure, match=r"need 3\.8 GiB and 1\.0 GiB are free: .*data\.cache"):
+        with pytest.raises(RunFailure, match=r"need 3\.76 GiB and 1 GiB are free: .*data\.cache"):
             open_data(data_config(image_size=8000))
 
     def test_disk_full(self, data_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

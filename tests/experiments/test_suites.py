@@ -126,6 +126,15 @@ WHOLE = "question: Which?\nsetup: embedded\nrecipe: [paper]\nablation: [baseline
         (WHOLE.replace("[0]", "['0']"), "line 5: seed: '0' is not a whole number"),
         (WHOLE.replace("embedded", "imagenet"), "line 2: setup: unknown setup imagenet"),
         (f"{WHOLE}branch_from: nothing\n", "line 4: ablation: unknown ablation nothing"),
+        (WHOLE.replace("[baseline]", "[]"), "has no ablation, and no parts"),
+        ("question: Which?\nparts: []\n", "has no setup, and no parts"),
+        (
+            "question: Which?\nparts: [suite=cousins]\n",
+            "line 2: parts: suite=cousins: a suite cannot be",
+        ),
+        ("question: Which?\nparts: [suite=nope]\n", "line 2: parts: unknown suite=nope: there are "),
+        ('question: Which?\nparts: ["suite=gpu \'x"]\n', "line 2: parts: suite=gpu 'x: no closing quotation"),
+        ("question: Which?\nparts: [suite=gpu minutes=3]\n", "line 2: parts: minutes=3 is for the command line"),
         ("- a\n", "holds no keys"),
         (f"{WHOLE}seed: [1]\n", "line 6: found duplicate key seed"),
     ],
@@ -141,6 +150,16 @@ def test_a_wrong_file_is_named_and_the_other_suites_are_there(
         read("cousins")
     assert [suite.name for suite in usable()] == [name for name in choices("suite") if name != "cousins"]
     assert capsys.readouterr().err.startswith("warning: suite/cousins.yaml: ")
+
+
+def test_suites_that_are_parts_of_each_other_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "experiments"
+    shutil.copytree(folder.EXPERIMENTS, place)
+    for name, other in (("one", "two"), ("two", "one")):
+        (place / "suite" / f"{name}.yaml").write_text(f"question: Which?\nparts: [suite={other}]\n")
+    monkeypatch.setattr(folder, "EXPERIMENTS", place)
+    with pytest.raises(UserError, match=r"suite/one\.yaml: parts: it is a part of itself, by one and two"):
+        runs(["suite=one"])
 
 
 def test_one_value_stands_for_a_list_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_done_already_makes_lost_weights_from_the_checkpoint(
     assert left(results) == left(undisturbed)
     next(results.rglob(checkpoint.WEIGHTS)).unlink()
     assert command(results) == 0
-    assert "done already (complete), but without its weights; force=true" in capfd.readouterr().out
+    assert "done already (complete), but without whole weights; force=true" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("record_or_weights", ["repro.record.write_file", "repro.train.checkpoint.sync_folder"])

@@ -87,6 +87,7 @@ def test_an_unknown_ablation_is_named() -> None:
         ("no_lrn", "write --help ablation=no_lrn"),
         ("gpu", "write --help suite=gpu"),
         ("claim", "did you mean claims?"),
+        ("claim=C8", "did you mean claims?"),
         ("everything", "there is --help ablations, recipes,"),
     ],
 )

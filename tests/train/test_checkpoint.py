@@ -98,7 +98,7 @@ def test_damaged_checkpoints_without_a_whole_one_are_refused(names: list[str], t
 def test_a_checkpoint_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / checkpoint.NAME).mkdir()
     with pytest.raises(
-        UserError, match=rf"{checkpoint.NAME}: the checkpoint cannot be read \(Is a directory\): delete"
+        UserError, match=rf"{checkpoint.NAME}: the checkpoint cannot be read \(Is a directory\): move it"
     ):
         checkpoint.settle(tmp_path, pytest.fail)
 

@@ -13,7 +13,7 @@ from repro.errors import UserError
 from repro.experiments.compose import compose
 from repro.experiments.naming import settings
 from repro.model import Network, build
-from repro.weights.own import STATISTICS, Origin, configuration_words, read_origin, to_bytes
+from repro.weights.own import STATISTICS, Origin, configuration_words, is_whole, read_origin, to_bytes
 
 WORDS = (
     "recipe=source", "setup=cifar10_13pct", "seed=3", "optimizer.lr=0.02", "schedule.drops=[0.5,0.75]",
@@ -121,3 +121,14 @@ def test_a_value_is_no_more_than_a_value(value: object, network: Network, tmp_pa
     (tmp_path / "x").write_bytes(to_bytes(network, given))
     with pytest.raises(UserError, match=r"optimizer\.kind|what it says about its run is damaged"):
         compose(configuration_words(tmp_path / "x", []))
+
+
+def test_a_file_is_whole_where_its_header_says_so(network: Network, tmp_path: Path) -> None:
+    content = to_bytes(network, origin(*WORDS))
+    for name, other in {"whole": content, "short": content[:-1], "long": content + b"x", "junk": b"x" * 99}.items():
+        (tmp_path / name).write_bytes(other)
+        assert is_whole(tmp_path / name) == (name == "whole")
+    for name in ("empty", "none"):
+        (tmp_path / "empty").touch()
+        assert not is_whole(tmp_path / name)
+    assert not is_whole(tmp_path)
