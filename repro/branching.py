@@ -15,7 +15,7 @@ from repro.train.loop import Training
 
 
 def epochs_shared(baseline: Run, arms: Iterable[Run], images: int) -> dict[int, list[Run]]:
-    """By how many whole epochs they share with the baseline, the arms that share any; of so many training images."""
+    """Groups the arms by the whole epochs that they share with the baseline, on so many training images."""
     shared: dict[int, list[Run]] = defaultdict(list)
     before = naming.settings(baseline.config)
     for arm in arms:

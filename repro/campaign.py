@@ -153,7 +153,7 @@ def _positive(key: str, own: dict[str, str]) -> float:
 
 
 class Requests(NamedTuple):
-    """What a suite's words ask for."""
+    """The runs that a suite's words ask for."""
 
     wanted: list[Run]
     """Most wanted first."""
@@ -261,7 +261,7 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str, unusable:
 
 
 def _is_done(run: Run) -> bool:
-    """Whether there is a record; the runner says whether it is of this very run."""
+    """Tells whether there is a record; the runner says whether it is of this very run."""
     return records.exists(run.folder) and records.read(run.folder).status != records.STOPPED
 
 
@@ -284,7 +284,7 @@ def _left(wanted: Sequence[Run]) -> tuple[list[Run], list[float]]:
 
 
 def _outlook(wanted: Sequence[Run], at_once: int) -> str:
-    """How many runs are done already, and how long the others take by what was measured; nothing where neither is."""
+    """Says how many runs are done, and how long the others take by what was measured; nothing where neither is."""
     left, known = _left(wanted)
     done = f"done already: {len(wanted) - len(left)} of {len(wanted)}" if len(left) < len(wanted) else ""
     some = "" if len(known) == len(left) else f" for {len(known)} of them"
@@ -292,13 +292,13 @@ def _outlook(wanted: Sequence[Run], at_once: int) -> str:
 
 
 def _wall(lengths: Sequence[float], at_once: int) -> str:
-    """How long runs of so many seconds take, so many at once: each was measured beside the others of its day."""
+    """Says how long runs of so many seconds take, so many at once: each was measured beside the others of its day."""
     count = min(at_once, len(lengths))
     return span(max(sum(lengths) / count, *lengths)) + (f" with {count} at once" if count > 1 else "")
 
 
 def summary(name: str, wanted: Sequence[Run], seconds: float, at_once: int = 1) -> str:
-    """How many runs are done, how long the others take by what was measured, and how to go on."""
+    """Says how many runs are done, how long the others take by what was measured, and how to go on."""
     left, known = _left(wanted)
     told = f"{name}: {len(wanted) - len(left)} of {counted(len(wanted), 'run')} done"
     if not left:
@@ -357,7 +357,7 @@ def _tell(number: int, lines: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """What each process of `at_once` does, given the deadline, on a clock that all processes share, and the words."""
+    """Makes runs as one process of `at_once`, by the deadline, on a clock that all share, and the words."""
     deadline, *words = sys.argv[1:]
     wanted, _, branches = requests(words, _silent)  # the process that started this one has said it
     sys.exit(stopping.end(work(wanted, branches, Clock(float(deadline)))))

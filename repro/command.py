@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line on stderr where it fails."""
+"""The end of a command: its exit code, and one line on stderr where it fails."""
 
 import os
 import sys

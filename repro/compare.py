@@ -83,7 +83,7 @@ def _check_experiments() -> None:
 
 
 def _verb(path: Path, files: Mapping[Path, bytes]) -> str:
-    """What happens to a stale file."""
+    """Names what happens to a stale file."""
     if path not in files:
         return "removed"
     return "changed" if path.exists() else "made"
@@ -129,7 +129,7 @@ def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether this command wrote a file: what a user has laid beside the tables is left alone."""
+    """Tells whether this command wrote a file: what a user has laid beside the tables is left alone."""
     if path.suffix not in (".md", ".csv") or not path.is_file():
         return False
     start = path.read_text(encoding="utf-8", errors="replace")[:MARK_WITHIN]

@@ -14,7 +14,7 @@ PAPER_BATCH = 128  # section 5; learning rates are quoted for this batch
 
 
 class Net(Enum):
-    """Which network: the paper's (3.5), or one of the small CIFAR-10 nets (3.1, 3.3)."""
+    """The network: the paper's (3.5), or one of the small CIFAR-10 nets (3.1, 3.3)."""
 
     alexnet = "alexnet"
     cifar_conv = "cifar_conv"
@@ -22,7 +22,7 @@ class Net(Enum):
 
 
 class Conv1Input(Enum):
-    """How conv1 gets its 55 positions from a 224-pixel crop (section 3.5).
+    """The way in which conv1 gets its 55 positions from a 224-pixel crop (section 3.5).
 
     `zero_all_sides`: two zeros on each side (torchvision). `one_zero_all_sides`: one, which makes 54 (d2l).
     """
@@ -34,7 +34,7 @@ class Conv1Input(Enum):
 
 
 class Order(Enum):
-    """What follows a convolution, in order (sections 3.3 to 3.5)."""
+    """The layers that follow a convolution, in order (sections 3.3 to 3.5)."""
 
     relu_lrn_pool = "relu_lrn_pool"
     relu_pool_lrn = "relu_pool_lrn"
@@ -53,7 +53,7 @@ class Activation(Enum):
 
 
 class Normalization(Enum):
-    """What stands in the places of response normalisation (section 3.3)."""
+    """The layer in the places of response normalisation (section 3.3)."""
 
     none = "none"
     lrn = "lrn"
@@ -61,14 +61,14 @@ class Normalization(Enum):
 
 
 class Neighbourhood(Enum):
-    """Which neighbours an LRN sum runs over: n adjacent maps (section 3.3), or n x n pixels of one map."""
+    """The neighbours that an LRN sum runs over: n adjacent maps (section 3.3), or n x n pixels of one map."""
 
     maps = "maps"
     pixels = "pixels"
 
 
 class Pooling(Enum):
-    """How a window is summarised (section 3.4)."""
+    """The number that stands for a pooling window (section 3.4)."""
 
     max = "max"
     average = "average"
@@ -82,7 +82,7 @@ class DropoutKind(Enum):
 
 
 class DropoutPlace(Enum):
-    """Whether dropout meets the outputs of the hidden fully connected layers (4.2), or their inputs (torchvision)."""
+    """The place of dropout: the outputs of the hidden fully connected layers (4.2), or their inputs (torchvision)."""
 
     after_hidden = "after_hidden"
     before_hidden = "before_hidden"
@@ -98,7 +98,7 @@ class InitKind(Enum):
 
 
 class Source(Enum):
-    """Where images come from."""
+    """The data set, or the place that images come from."""
 
     embedded = "embedded"
     cifar10 = "cifar10"
@@ -109,7 +109,7 @@ class Source(Enum):
 
 
 class Format(Enum):
-    """How the packed squares are kept: their bytes, or JPEG files in one large file, several times smaller."""
+    """The form of the packed squares: their bytes, or JPEG files in one large file, several times smaller."""
 
     raw = "raw"
     jpeg = "jpeg"
@@ -119,14 +119,14 @@ JPEG_QUALITY = 95
 
 
 class Exif(Enum):
-    """Which way up: as the pixels lie in a file (as torchvision has them), or as its EXIF orientation says."""
+    """The way up of an image: as its pixels lie in the file (as in torchvision), or as its EXIF orientation says."""
 
     keep = "keep"
     rotate = "rotate"
 
 
 class Transparency(Enum):
-    """What is seen of transparent pixels: the colour stored beneath (as torchvision has them), or one behind them."""
+    """The colour of transparent pixels: the one stored beneath (as torchvision has them), or one behind them."""
 
     keep = "keep"
     white = "white"
@@ -135,7 +135,7 @@ class Transparency(Enum):
 
 
 class Mean(Enum):
-    """What is subtracted from the pixels (section 2).
+    """The mean that is subtracted from the pixels (section 2).
 
     `image`: the mean image, seen through the same window as the crop, and mirrored with it. `image_centre`: its
     central window, whatever the crop, never mirrored. `channel`: one number a colour.
@@ -163,7 +163,7 @@ class OptimizerKind(Enum):
 
 
 class ScheduleKind(Enum):
-    """When the learning rate falls (section 5)."""
+    """The rule by which the learning rate falls (section 5)."""
 
     step = "step"
     plateau = "plateau"
@@ -233,7 +233,7 @@ LAYER_NAMES = tuple(item.name for item in fields(LayerNumbers))
 
 
 def reached(share: float | None, step: int, steps: int) -> bool:
-    """Whether a step, counted from 0, lies at or behind a share of a run of so many steps; None is never reached."""
+    """Tells whether a step, counted from 0, lies at or behind a share of a run; the share None is never reached."""
     return share is not None and step >= round(share * steps)
 
 
@@ -432,7 +432,7 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    """How the learning rate falls, section 5."""
+    """The course of the learning rate, section 5."""
 
     kind: ScheduleKind = ScheduleKind.step
     """Rule."""
@@ -494,10 +494,10 @@ class WandbConfig:
 
 @dataclass
 class About:
-    """What an ablation asks; not part of what is run."""
+    """The question that an ablation asks; no part of what is run."""
 
     question: str = ""
-    """In words."""
+    """Says a number of seconds in words."""
     kind: str = "baseline"
     """remove, add, swap, sweep or baseline."""
     claims: list[str] = field(default_factory=list)
@@ -547,7 +547,7 @@ class Config:
 
     @property
     def may_record(self) -> bool:
-        """Whether the step of a whole batch may be recorded as a CUDA graph, where there is one GPU for the run."""
+        """Tells whether the step of a whole batch may become a CUDA graph, where there is one GPU for the run."""
         train = self.train
         in_parts = train.micro_batch is not None or train.checkpoint_activations
         return not in_parts if train.cuda_graph is None else train.cuda_graph

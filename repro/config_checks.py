@@ -1,4 +1,4 @@
-"""What the values of a configuration may be: the range of every number, and the rules across fields.
+"""The values that a configuration may have: the range of every number, and the rules across fields.
 
 The types alone let through what ends in an error of PyTorch hours later, or in a run of NaN. A new number in the
 schema needs its range here; a test says so.
@@ -128,7 +128,7 @@ def _without_odd_bytes(path: str) -> str:
 
 
 def _wrong(key: str, value: Any) -> str | None:
-    """What is wrong with the value of one key."""
+    """Says what is wrong with the value of one key; None where nothing is."""
     if key in _PATHS and value is not None:
         if "\0" in value:
             return "no path holds a zero byte"

@@ -30,11 +30,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes the files and the terminal."""
+        """Tells whether this one writes the files and the terminal."""
         return self.rank == 0
 
     def shard(self, images: int) -> slice:
-        """Which of so many consecutive images are this process's; it may be none."""
+        """Returns which of so many consecutive images are this process's; it may be none."""
         return slice(images * self.rank // self.size, images * (self.rank + 1) // self.size)
 
     def all_reduce(self, sums: "Tensor") -> None:
@@ -45,7 +45,7 @@ class World:
             all_reduce(sums)
 
     def all_gather(self, own: "Tensor", images: int) -> "Tensor":
-        """What all found for their `rows` of so many images, in the images' order: (n, ...) to (images, ...)."""
+        """Gathers what all found for their shards of the images, in the images' order: (n, ...) to (images, ...)."""
         if self.size == 1:
             return own
         whole = own.new_zeros(images, *own.shape[1:])
@@ -54,7 +54,7 @@ class World:
         return whole
 
     def broadcast(self, decide: Callable[[], T]) -> T:
-        """What the first process decides; all raise its UserError or RunFailure."""
+        """Returns to all what the main process decides; all raise its UserError or RunFailure."""
         if self.size == 1:
             return decide()
         import torch
@@ -85,7 +85,7 @@ _STARTERS = {
 
 
 def from_environment() -> World:
-    """As torchrun tells; alone where nothing started several.
+    """Reads this process's place as torchrun tells it; a single process where nothing started several.
 
     Raises UserError where several were started in another way: each would make the whole run, into the same files.
     """

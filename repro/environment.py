@@ -1,4 +1,4 @@
-"""What a run ran on: machine, software, version of this package, command. Nothing that names a host or a user."""
+"""The machine, software, version of this package and command of a run. Nothing here names a host or a user."""
 
 import os
 import platform
@@ -44,7 +44,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy the machine was with other work during a run; None where the system does not tell."""
+    """The load of the machine by other work during a run; None where the system does not tell."""
 
     start: float | None
     """Load average of one minute over the number of cores, this run's own work included, at the start."""
@@ -85,7 +85,7 @@ def device_name(device: str) -> str:
 
 
 def capture_machine(device: str, processes: int = 1) -> Machine:
-    """What `device` (`cpu`, `cuda`, `cuda:N`) of each of the processes is, and the software under it."""
+    """Describes the `device` (`cpu`, `cuda`, `cuda:N`) of each of the processes, and the software under it."""
     import torch
 
     kind = torch.device(device).type
@@ -122,7 +122,7 @@ def command_line(argv: Sequence[str]) -> str:
 
 
 def slug(text: str) -> str:
-    """As a name of a file: lower-case letters, digits and single hyphens."""
+    """Turns a text into the name of a file: lower-case letters, digits and single hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

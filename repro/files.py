@@ -42,7 +42,7 @@ def escaped(text: str) -> str:
 
 
 def user_caches() -> list[Path]:
-    """Where this package keeps what it can make again, the best folder first.
+    """Lists the folders in which this package keeps what it can make again, the best first.
 
     With the user's caches; where there is no home, or one that is another's (as in containers that run under a number),
     also in the temporary folder, if one of this user's own can be had there.
@@ -69,7 +69,7 @@ def _own_temporary_folder() -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is a file that this user may look at; pathlib's own raises where a folder cannot be searched."""
+    """Tells whether a path is a file that this user may see; pathlib's own raises where a folder cannot be searched."""
     try:
         return path.is_file()
     except OSError:
@@ -77,7 +77,7 @@ def is_file(path: Path) -> bool:
 
 
 def writable(folder: Path) -> bool:
-    """Whether this user can write in a folder, or make it."""
+    """Tells whether this user can write in a folder, or make it."""
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

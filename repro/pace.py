@@ -1,4 +1,4 @@
-"""How long runs take on this device, by those made before and by a run's own steps, and how long there is."""
+"""The time that runs take on this device, by those made before and by a run's own steps, and the time there is."""
 
 import json
 import math
@@ -31,7 +31,7 @@ EPOCHS_OF_END = 2
 
 @dataclass(frozen=True)
 class Clock:
-    """When all must be done, on `time.monotonic`'s clock."""
+    """The moment at which all must be done, on `time.monotonic`'s clock."""
 
     deadline: float
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Pace:
-    """How fast the steps of a run go, by looks at how many are done."""
+    """The speed of a run's steps, by looks at how many are done."""
 
     def __init__(self) -> None:
         self._looks, self._first = 0, (0.0, 0)
@@ -60,7 +60,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Timings:
-    """How long runs took, start and end included: a file to which every process adds a line a run.
+    """The seconds that runs took, start and end included: a file to which every process adds a line a run.
 
     What a run would take, by its first steps, counts for the process that saw them only: another call looks again.
     """
@@ -94,7 +94,7 @@ class Timings:
 
 @lru_cache(maxsize=1)
 def _lines(path: Path, changed: int, size: int) -> list[dict[str, Any]]:
-    """Of a file in that state; a sweep asks once for each of its runs."""
+    """Reads the lines of a file in that state once; a sweep asks for each of its runs."""
     lines: list[dict[str, Any]] = []
     with suppress(OSError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -104,7 +104,7 @@ def _lines(path: Path, changed: int, size: int) -> list[dict[str, Any]]:
 
 
 def _is_whole(line: object) -> bool:
-    """Whether a line of the file is as `Timings.add` writes it."""
+    """Tells whether a line of the file is as `Timings.add` writes it."""
     if not isinstance(line, dict) or not line.keys() >= KEYS:
         return False
     numbers = line["seconds"], line["epochs"]
@@ -114,7 +114,7 @@ def _is_whole(line: object) -> bool:
 
 
 def timings_of(run: "Run") -> Timings:
-    """Those of the device that a run computes on."""
+    """Returns the timings of the device that a run computes on."""
     return Timings(Path(run.config.results_dir) / "raw" / FILE, _device(run.config.train.device))
 
 
@@ -126,7 +126,7 @@ def _device(name: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """In words."""
+    """Says a number of seconds in words."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} second{'' if round(seconds) <= 1 else 's'}"
     return f"about {seconds / 3600:.1f} hours" if seconds >= 5400 else f"about {round(seconds / 60)} minutes"

@@ -46,7 +46,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.config.setup}-{self.config.recipe}-{self.label}"
 
 

@@ -161,7 +161,7 @@ class Record:
             raise _damaged(path, error) from error
 
     def correct(self) -> dict[str, np.ndarray]:
-        """For each crop mode, whether the top-1 answer is right: (N,) bool in the set's order; {} if not complete.
+        """Reads for each crop mode whether the top-1 answer is right: (N,) bool in the set's order; {} if not complete.
 
         UserError where the file is damaged, or is not that of the errors in the record.
         """
@@ -277,7 +277,7 @@ def config_hash(settings: Mapping[str, Any]) -> str:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a record, of any status."""
+    """Tells whether there is a record, of any status."""
     return (_settled(folder) / "record.json").exists()
 
 
@@ -320,7 +320,7 @@ def find(results_dir: str | Path) -> list[Record]:
 
 
 def _places(results_dir: str | Path, record: Record) -> list[Path]:
-    """Where a record may lie: whether the setup left the precision open, it does not tell."""
+    """Lists where a record may lie, for it does not tell whether the setup left the precision open."""
     names = (leaf(record.seed, record.machine.device_type, precision) for precision in (None, record.precision))
     return [run_folder(results_dir, record.setup, record.recipe, record.ablation, name) for name in names]
 
@@ -387,7 +387,7 @@ def _run_name(path: Path) -> str:
 
 
 def _settled(folder: Path) -> Path:
-    """Where the record of `folder` lies: a kill between the two renames of `write` leaves it whole under `.new`."""
+    """Finds the record of `folder`: a kill between the two renames of `write` leaves it whole under `.new`."""
     new, old = _siblings(folder)
     return new if old.exists() and not folder.exists() else folder
 

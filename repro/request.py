@@ -1,4 +1,4 @@
-"""From a checked configuration to the run that the runner makes."""
+"""The step from a checked configuration to the run that the runner makes."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -88,7 +88,7 @@ def _help(words: Sequence[str]) -> str:
 
 
 def _sweeps_here(words: Sequence[str]) -> bool:
-    """Whether this process makes the runs of a suite or a sweep; Hydra does with its options, launchers and patterns.
+    """Tells whether this process makes the runs of a suite or a sweep; Hydra does for its options and patterns.
 
     Raises UserError where the others are given words that only these have.
     """

@@ -73,12 +73,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Of the record."""
+        """The folder of the record."""
         return records.run_folder(*self._place)
 
     @property
     def raw(self) -> Path:
-        """Of checkpoint and weights."""
+        """The folder of checkpoint and weights."""
         return records.raw_folder(*self._place)
 
     @property
@@ -90,10 +90,10 @@ class Run:
 
 
 class Listener(Protocol):
-    """Who is told what a run does, such as a terminal."""
+    """A listener is told what a run does; a terminal is one."""
 
     def plan(self, run: Run) -> None:
-        """What is going to run, before anything heavy."""
+        """Is told the run before anything heavy begins."""
 
     def images(self, config: Config, data: ImageData) -> None:
         """The images have been found."""
@@ -128,7 +128,7 @@ class Mirror(Protocol):
 
     @property
     def run_id(self) -> str | None:
-        """By which it knows the run; None where it has none."""
+        """The name by which it knows the run; None where it has none."""
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Adds an epoch to its curves."""
@@ -201,7 +201,7 @@ def _has_weights(wanted: Run) -> bool:
 
 
 def _weights_are_in_checkpoint(wanted: Run, finished: Record) -> bool:
-    """Whether a complete run lacks its weights, and the checkpoint of its last epoch is still there."""
+    """Tells whether a complete run lacks its weights, and the checkpoint of its last epoch is still there."""
     if finished.status != records.COMPLETE or _has_weights(wanted):
         return False
     state = _left_over(wanted)
@@ -253,7 +253,7 @@ def only_one(wanted: Run) -> Iterator[None]:
 
 
 def _train(wanted: Run, training: Training, listener: Listener, mirror: Callable[[Run], Mirror]) -> Record:
-    """From the last checkpoint to the record."""
+    """Trains from the last checkpoint on, and files the record."""
     meter = LoadMeter()
     with mirror(wanted) as copy:
         listener.begin(training)
@@ -308,7 +308,7 @@ def _standing(wanted: Run) -> str:
 
 
 def _has_replaced(wanted: Run) -> bool:
-    """Whether a forced run was killed after it filed its record, before it removed its checkpoint."""
+    """Tells whether a forced run was killed after it filed its record, before it removed its checkpoint."""
     state = _own_checkpoint(wanted) if _has_weights(wanted) else None
     return state is not None and REPLACES in state and _standing(wanted) not in ("", state[REPLACES])
 
@@ -320,7 +320,7 @@ def _left_over(wanted: Run) -> dict[str, Any] | None:
 
 
 def _own_checkpoint(wanted: Run) -> dict[str, Any] | None:
-    """What the checkpoint holds, if it can be read and is of this configuration."""
+    """Reads the checkpoint, if that can be done and it is of this configuration."""
     try:
         checkpoint.settle(wanted.raw, lambda text: None)
         return checkpoint.load(wanted.raw, {"config": wanted.config_hash})
@@ -329,7 +329,7 @@ def _own_checkpoint(wanted: Run) -> dict[str, Any] | None:
 
 
 def _check_weights(wanted: Run, listener: Listener, world: World) -> None:
-    """Before any image is packed. UserError where the file of weights does not fit the network."""
+    """Raises UserError where the file of weights does not fit the network, before any image is packed."""
     if wanted.init_from is None:
         return
     data = wanted.config.data
@@ -339,7 +339,7 @@ def _check_weights(wanted: Run, listener: Listener, world: World) -> None:
 
 
 def _check_listed(config: Config, listing: Listing, device: torch.device) -> None:
-    """What packing would be in vain for: a network that cannot be built, too few images."""
+    """Raises UserError where packing would be in vain: a network that cannot be built, too few images."""
     _check_data(config, len(listing.train.names), len(listing.classes))
     _check_size(config, len(listing.classes), device)
 
@@ -426,7 +426,7 @@ def _kernels(network: Network) -> np.ndarray | None:
 
 
 def _origin(wanted: Run, data: ImageData) -> Origin:
-    """What using the weights needs beside them."""
+    """Collects what using the weights needs beside them."""
     config = wanted.config
     return Origin(
         record=str(wanted.folder.relative_to(Path(config.results_dir, "runs"))),
@@ -437,7 +437,7 @@ def _origin(wanted: Run, data: ImageData) -> Origin:
 
 
 def _measure(training: Training) -> _Measured:
-    """Both crop modes on the validation set, and the centre crops of the training set."""
+    """Measures both crop modes on the validation set, and the centre crops of the training set."""
     val = training.data.val
     with advised(training.config, images_at_once(training.config.train)):
         centre = training.evaluate("centre crops", val)

@@ -48,7 +48,7 @@ _state = _State()
 
 
 def listen() -> None:
-    """From now on signals end the process as told above; those that are ignored stay so (nohup, a shell's `&`)."""
+    """Lets signals end the process as told above; those that are ignored stay so (nohup, a shell's `&`)."""
     _state.process = os.getpid()
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -69,7 +69,7 @@ def end(code: int) -> int:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Where signals are raised as `Stopped`."""
+    """Raises signals as `Stopped` within the block."""
     before, _state.raising = _state.raising, True
     try:
         yield
@@ -96,7 +96,7 @@ def code_of(stop: KeyboardInterrupt) -> int:
 
 
 def is_stop(code: int) -> bool:
-    """Whether an exit code is that of a command that a signal ended."""
+    """Tells whether an exit code is that of a command that a signal ended."""
     return code - 128 in SIGNALS
 
 

@@ -14,7 +14,7 @@ LONGEST_WAIT = 10.0
 
 
 class _Outlasting(io.RawIOBase):
-    """What cannot be written is dropped."""
+    """A stream of bytes that drops what cannot be written."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -63,7 +63,7 @@ def _stream(before: object, handle: int) -> io.TextIOWrapper:
 
 
 def escape() -> None:
-    """From now on stdout and stderr write as `\\u....` what their encoding lacks: of names that are no UTF-8, too."""
+    """Makes stdout and stderr write as `\\u....` what their encoding lacks, of names that are no UTF-8 too."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""How many threads a process computes with, and how they wait for each other, beside whatever else the machine does.
+"""The number of threads of a process, and how they wait for each other, beside whatever else the machine does.
 
 Threads that spin while they wait are the fastest on a quiet machine, and by far the slowest beside a neighbour: they
 burn the time that the late one of them needs. So `take` counts the cores that are free when work begins, and a watcher
@@ -51,7 +51,7 @@ def cores() -> int:
 
 
 def free_cores() -> int:
-    """Those of them that others leave free now, at least one."""
+    """Counts the cores of `cores` that others leave free now, at least one."""
     return max(1, math.floor(cores() - _others_now() + 0.5))
 
 
@@ -69,7 +69,7 @@ def _quota() -> float:
 
 
 def limits(name: str) -> list[str]:
-    """What that file says in this process's control group (version 2) and in those around it."""
+    """Reads a file of this process's control group (version 2) and of those around it."""
     try:
         own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -91,7 +91,7 @@ class Look:
 
     @classmethod
     def now(cls) -> "Look":
-        """Where the system does not tell of others, there are none."""
+        """Takes a look now; where the system does not tell of others, there are none."""
         return cls(time.monotonic(), _seconds_of_all(), time.process_time())
 
     def others_since(self, before: "Look") -> float:
@@ -113,7 +113,7 @@ _last = Look.now()
 
 
 def _others_now() -> float:
-    """Since the last look, if it is recent: of two processes that start at once, each then sees the other one start."""
+    """Measures since the last look, if it is recent: two processes that start at once then see each other start."""
     global _last
     if not WINDOW <= Look.now().time - _last.time <= 10 * LOOK_EVERY:
         _last = Look.now()
@@ -185,7 +185,7 @@ def _follow(crowd: Crowd) -> None:
 
 
 def _crowded(others: float) -> bool:
-    """Whether torch's threads and others' work together are more than the cores."""
+    """Tells whether torch's threads and others' work together are more than the cores."""
     import torch
 
     threads = torch.get_num_threads()

@@ -24,7 +24,7 @@ def load(name: str) -> ModuleType | None:
 
 @cache
 def works() -> bool:
-    """Whether Triton makes kernels for the current GPU: tried once a process, with one warning where it fails."""
+    """Tells whether Triton makes kernels for the current GPU: tried once a process, with one warning where it fails."""
     try:
         _choose_cache()
         import_module("repro.triton_trial").run()

@@ -36,7 +36,7 @@ Reasons = dict[str, str]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a part of the benchmark found: the rounds, what they were measured on, and a table where it makes one.
+    """The findings of a part of the benchmark: its rounds, what they were measured on, and a table where it makes one.
 
     `left_out` are candidates that this machine is not for, `failed` those that it should have run.
     """

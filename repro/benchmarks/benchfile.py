@@ -27,7 +27,7 @@ class Part:
 
 
 def path_of(results_dir: Path, device: str) -> Path:
-    """Where the figures of a device lie, by its model's name."""
+    """Returns where the figures of a device lie, by its model's name."""
     return results_dir / "benchmarks" / f"{slug(device)}.json"
 
 

@@ -101,7 +101,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 @contextmanager
 def _nothing_set() -> Iterator[None]:
-    """Without the variables by which the one who measures speaks for the threads; for processes started within."""
+    """Unsets the variables by which the one who measures speaks for the threads, for processes started within."""
     names = (*threads.NUMBER_SET_BY, *threads.WAITING_SET_BY)
     taken = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

@@ -18,7 +18,7 @@ GRACE = 10.0
 
 
 def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
-    """What `function(*arguments)` returns in a fresh process, which is ended after so many seconds.
+    """Returns what `function(*arguments)` does in a fresh process, which is ended after so many seconds.
 
     RunFailure where it fails, in one line, where its process dies, as it may of a GPU's error, and where time is up.
     """
@@ -65,7 +65,7 @@ def _answer(there: Connection, function: Callable[..., Any], arguments: tuple[An
 
 
 def in_one_line(error: Exception) -> str:
-    """What an error says, and where it was raised if it is none of ours."""
+    """Says what an error says, and where it was raised if it is none of ours."""
     if isinstance(error, UserError | RunFailure):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

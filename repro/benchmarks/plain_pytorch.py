@@ -1,4 +1,4 @@
-"""What our speed is compared with: the same work as PyTorch's own layers, optimizer and loaders do it."""
+"""Plain PyTorch, with which our speed is compared: the same work by its own layers, optimizer and loaders."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What must be how fast: each target as data, and what the measured rounds say to it."""
+"""The targets of speed: each as data, and what the measured rounds say to it."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ TARGETS = (
 
 
 def targets(device: str, part: str | None = None) -> list[Target]:
-    """Those of a kind of device, and of one part where it is named."""
+    """Lists the targets of a kind of device, and of one part where it is named."""
     return [target for target in TARGETS if target.device == device and part in (None, target.part)]
 
 

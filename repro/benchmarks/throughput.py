@@ -1,4 +1,4 @@
-"""How near a training step comes to what the device can do, batch by batch.
+"""The throughput of a training step beside what the device can do, batch by batch.
 
 A step cannot be faster than the device makes its operations, nor than memory moves its bytes, each layer reading and
 writing once. The slower of the two is the bound.
@@ -74,7 +74,7 @@ def row(
 
 
 def step_work(config: Config, classes: int = training_steps.CLASSES) -> Work:
-    """Of one update, from shapes alone."""
+    """Counts one update, from shapes alone."""
     with torch.device("meta"):
         network = build(config, classes).train()
         x = torch.empty(config.train.batch_size, 3, config.crop, config.crop)

@@ -113,5 +113,5 @@ def _placed(data: ImageData, device: torch.device, resident: bool) -> ImageData:
 
 
 def hours(training_rate: float, evaluation_rate: float) -> float:
-    """Of the paper's training at these images/s, with an evaluation after each epoch."""
+    """Computes the hours of the paper's training at these images/s, with an evaluation after each epoch."""
     return PAPER_EPOCHS * (PAPER_IMAGES / training_rate + PAPER_VAL_IMAGES / evaluation_rate) / 3600

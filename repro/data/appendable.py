@@ -62,7 +62,7 @@ class GrowingArray:
         return int(np.dtype(self.dtype).itemsize * np.prod(self.item, dtype=np.int64))
 
     def _header(self) -> bytes:
-        """Of the .npy file; numpy leaves room in it for a longer first axis, so its length is always the same."""
+        """Makes the header of the .npy file, in which numpy leaves room for a longer first axis."""
         stream = io.BytesIO()
         shape = (self.rows, *self.item)
         np.lib.format.write_array_header_1_0(stream, {"descr": self.dtype, "fortran_order": False, "shape": shape})

@@ -50,7 +50,7 @@ class Members:
 
 
 def are_in(folder: Path) -> bool:
-    """Whether the folder holds at least one of the two archives of images."""
+    """Tells whether the folder holds at least one of the two archives of images."""
     return any((folder / name).is_file() for name in (TRAIN, VAL))
 
 
@@ -121,7 +121,7 @@ def _files(archive: tarfile.TarFile, path: Path, ending: str, size: int | None =
 
 
 def _sorted(path: Path, found: list[tuple[str, int, int]]) -> Members:
-    """By class, then name, as in class folders."""
+    """Orders by class, then name, as in class folders."""
     names, offsets, sizes = zip(*sorted(found, key=lambda one: one[0].split("/")), strict=True)
     return Members(path, list(names), list(offsets), list(sizes))
 

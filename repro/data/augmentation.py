@@ -19,7 +19,7 @@ from repro.data.store import ImageData
 
 @dataclass(frozen=True)
 class Windows:
-    """Where a batch is cut out: top and left corners (N,) in pixels, and which images are mirrored (N,)."""
+    """The windows of a batch: top and left corners (N,) in pixels, and which images are mirrored (N,)."""
 
     tops: Tensor
     lefts: Tensor
@@ -106,7 +106,7 @@ class Pixels:
         return data.pca_vectors * data.pca_deviations
 
     def prepare(self, crops: Tensor, windows: Windows, noise: Tensor | None = None) -> Tensor:
-        """On a CPU: uint8 (N, 3, crop, crop) to float, same shape. `noise`: N(0, 1) draws (N, 3), none at test."""
+        """Prepares uint8 (N, 3, crop, crop) on a CPU: float, same shape. `noise`: N(0, 1), (N, 3), none at test."""
         shifts = self.shifts(noise)
         x = self._one_by_one(crops.permute(0, 2, 3, 1), windows, shifts)
         return self._scaled(x, shifts is not None).permute(0, 3, 1, 2)
@@ -148,7 +148,7 @@ class Pixels:
         return x if self.deviation is None else x.div_(self.deviation)
 
     def _mean_windows(self, windows: Windows) -> Windows:
-        """Where the mean under each mirrored crop lies: `flips` says in which of the two mean images."""
+        """Finds the mean under each mirrored crop: `flips` says in which of the two mean images."""
         if self.mean_kind is Mean.image_centre:  # the authors mirror first (convdata_jpeg.py:95, 238-246)
             centre = torch.full_like(windows.tops, self.border // 2)
             return Windows(centre, centre, torch.zeros_like(windows.flips))
@@ -183,7 +183,7 @@ class Pixels:
 
 
 def places_of(indices: np.ndarray, windows: Windows) -> Tensor:
-    """What is drawn of each image, (N, 4) int32: its index, top and left corner in pixels, whether it is mirrored."""
+    """Packs what is drawn of each image, (N, 4) int32: index, top and left corner in pixels, mirrored or not."""
     columns = (torch.from_numpy(indices), windows.tops, windows.lefts, windows.flips)
     return torch.stack([column.int() for column in columns], dim=1)
 

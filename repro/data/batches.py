@@ -86,7 +86,7 @@ def _batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tu
 
 
 def _gpu_batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tuple[Tensor, Tensor]]:
-    """As `_batches`; a thread makes the draws ahead, and those of a batch cross the bus as one small tensor."""
+    """Does as `_batches`; a thread makes the draws ahead, and those of a batch cross the bus as one small tensor."""
     images = split.images
     if isinstance(images, Tensor):  # on the device already
         packed = (_packed(draw, split, pixels, split.places(draw.indices)) for draw in draws)
@@ -100,7 +100,7 @@ def _gpu_batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterato
 
 
 def _packed(draw: Draw, split: Split, pixels: Pixels, rows: np.ndarray) -> list[Tensor]:
-    """Of a batch whose images lie at `rows` of a tensor: labels (N,), `places_of` them, and colour shifts, if any.
+    """Packs a batch whose images lie at `rows` of a tensor: labels (N,), `places_of` them, and colour shifts, if any.
 
     All are int32, those of floats by their bits.
     """

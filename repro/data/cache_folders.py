@@ -1,4 +1,4 @@
-"""Where what is made from the images is kept."""
+"""The folders in which packed images are kept."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def possible_places(config: DataConfig, root: Path | None, name: str) -> list[Pa
 
 
 def first_writable(folders: Sequence[Path]) -> Path:
-    """Where to make it; the first of all where none can be written, which will say why."""
+    """Chooses where to make it; the first of all where none can be written, which will say why."""
     return next((folder for folder in folders if writable(folder) and _lockable(folder)), folders[0])
 
 

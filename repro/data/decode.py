@@ -40,7 +40,7 @@ def read_square(files: Files, index: int, config: DataConfig) -> Square | str:
 
 
 def _is_oriented(image: Image.Image) -> bool:
-    """Whether EXIF says that the camera was turned, or a mirror was used: orientations 2 to 8."""
+    """Tells whether EXIF says that the camera was turned, or a mirror was used: orientations 2 to 8."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
     except Exception:  # damaged EXIF raises what its decoder meets; the pixels are whole

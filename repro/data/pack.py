@@ -87,7 +87,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 class _Changed(Exception):
-    """Why an interrupted preparation cannot be gone on with."""
+    """Says why an interrupted preparation cannot be gone on with."""
 
 
 @dataclass
@@ -125,11 +125,11 @@ class _Part:
 
     @property
     def arrays(self) -> list[GrowingArray]:
-        """Those on disk."""
+        """Counts the images on disk."""
         return [array for array in (self.images, self.ends) if array is not None]
 
     def progress(self) -> dict[str, Any]:
-        """What `restore` needs."""
+        """Returns what `restore` needs."""
         return {
             "seen": self.seen,
             "oriented": self.oriented,
@@ -181,7 +181,7 @@ class _Part:
         return np.array(labels, np.int64)
 
     def missing_bytes(self) -> int:
-        """What the images not yet tried will take; for JPEG files an estimate from some of them."""
+        """Computes what the images not yet tried will take; for JPEG files an estimate from some of them."""
         if self.ends is None:
             return self.missing * self.config.image_size**2 * 3
         sample = range(self.seen, len(self.files.names), max(1, self.missing // SAMPLE))
@@ -199,7 +199,7 @@ class _Part:
 
 
 class _Packed(NamedTuple):
-    """What is written of an image, and what its file holds as `Square` says."""
+    """Returns what is written of an image, and what its file holds as `Square` says."""
 
     content: bytes
     oriented: bool
@@ -294,7 +294,7 @@ def _finish(folder: Path, listing: Listing, parts: list[_Part], config: DataConf
 
 
 def _in_both(arrays: dict[str, np.ndarray]) -> int:
-    """How many validation images the training set holds too, pixel for pixel."""
+    """Counts the validation images that the training set holds too, pixel for pixel."""
     train = set(_of_images(arrays["train_images"], arrays.get("train_ends")))
     return sum(image in train for image in _of_images(arrays["val_images"], arrays.get("val_ends")))
 

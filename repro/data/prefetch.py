@@ -1,4 +1,4 @@
-"""What the next batches need, made by threads while the device works on those before them.
+"""Prefetch: threads make what the next batches need while the device works on those before them.
 
 Reading the store and decoding JPEG files both release the interpreter. The draws are made in order, so a batch is the
 same whatever was read ahead.
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for a batch: images (N,) of a split, places, and colour noise (N, 3) or none."""
+    """The draws of a batch: images (N,) of a split, places, and colour noise (N, 3) or none."""
 
     indices: np.ndarray
     windows: Windows

@@ -1,4 +1,4 @@
-"""Where images come from: folders of classes, official archives, CIFAR-10's download, or the package itself."""
+"""The sources of images: folders of classes, official archives, CIFAR-10's download, or the package itself."""
 
 import hashlib
 import io
@@ -140,7 +140,7 @@ def _root(config: DataConfig) -> Path:
 
 @dataclass
 class _Found:
-    """What lies in the class folders of one split; sizes are bytes, `foreign` says why a file cannot be an image."""
+    """The content of the class folders of one split; sizes are bytes, `foreign` says why a file cannot be an image."""
 
     names: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -182,7 +182,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def classes_out_of_order(names: Sequence[str]) -> int:
-    """Of classes all named by numbers, how many have a label that is not their place among the numbers."""
+    """Counts, of classes all named by numbers, those whose label is not their place among the numbers."""
     if not all(name.isdecimal() for name in names):
         return 0
     return sum(name != other for name, other in zip(names, sorted(names, key=int), strict=True))

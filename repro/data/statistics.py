@@ -14,7 +14,7 @@ CHUNK_PIXELS = 2**20  # pixels turned into float64 at a time
 
 @dataclass(frozen=True)
 class Statistics:
-    """On the 0-255 scale: mean image (S, S, 3) float32; per-pixel RGB: deviations (3,), vectors (3, 3), std (3,).
+    """Statistics on the 0-255 scale: mean image (S, S, 3) float32; of RGB: deviations (3,), vectors (3, 3), std (3,).
 
     The deviations are square roots of the covariance's eigenvalues, largest first; vectors are columns.
     """
@@ -42,7 +42,7 @@ def measure(images: Any) -> Statistics:
 
 
 def _sums(images: Any, step: int, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of `step` images: their sum (S, S, 3), and of the products of two colours (3, 3)."""
+    """Adds up `step` images: their sum (S, S, 3), and that of the products of two colours (3, 3)."""
     chunk = images[start : start + step]
     pixels = chunk.reshape(-1, 3).astype(np.float64)
     products = (pixels.T @ pixels).astype(np.int64)  # whole numbers below 2^53

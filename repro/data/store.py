@@ -38,13 +38,13 @@ class Split:
         return Split(self.images, self.labels[rows], rows)
 
     def places(self, indices: np.ndarray) -> np.ndarray:
-        """Where in `images` the images with these indices lie."""
+        """Returns where in `images` the images with these indices lie."""
         return indices if self.rows is None else self.rows[indices]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a reader of the results should know of the images; None in stores and records of before it was counted.
+    """Counts of what a reader should know of the images; None in stores and records of before it was counted.
 
     Validation images that the training set holds too, pixel for pixel; classes named by numbers whose label is another
     number; images with an EXIF orientation other than upright; images with transparent pixels.
@@ -90,7 +90,7 @@ def in_memory(train: Split, val: Split, classes: int, content_hash: str) -> Imag
 
 
 class _Unusable(Exception):
-    """Why a store cannot be opened; empty where there is none yet."""
+    """Says why a store cannot be opened; empty where there is none yet."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def open_data(config: DataConfig, before_packing: Check | None = None) -> ImageD
 
 
 def open_store(config: DataConfig, verify: bool = False, before_packing: Check | None = None) -> Opened:
-    """As `open_data`, and says what was done; `verify` checks every byte, however large the store is."""
+    """Does as `open_data`, and says what was done; `verify` checks every byte, however large the store is."""
     with _refused():
         listing = list_images(config)
     name = f"{config.source.value}-{config.image_size}px{_variant(config)}"
@@ -151,7 +151,7 @@ def _refused() -> Iterator[None]:
 
 
 def _variant(config: DataConfig) -> str:
-    """How the pixels differ from those that are made by default."""
+    """Says how the pixels differ from those that are made by default."""
     coded = f"-jpeg{config.jpeg_quality}" if config.format is Format.jpeg else ""
     turned = "-upright" if config.exif is Exif.rotate else ""
     painted = f"-on-{config.transparency.value}" if config.transparency is not Transparency.keep else ""
@@ -168,7 +168,7 @@ def _first_usable(
 
 
 def _choose(places: Sequence[Path]) -> Path:
-    """Where to prepare the images; says so where that is not the first place, as where another user's store is."""
+    """Chooses where to prepare the images, and says so where that is not the first place."""
     chosen = first_writable(places)
     if chosen != places[0]:
         print(f"{places[0]} cannot be written: the packed images go to {chosen}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""What the records say, as numbers: comparisons with their statistics, and the claims of the paper beside them."""
+"""Evidence: comparisons of records with their statistics, and the claims of the paper beside them, as numbers."""

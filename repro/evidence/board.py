@@ -22,7 +22,7 @@ def board(parts: Sequence[Comparison]) -> dict[str, list[Finding]]:
 
 
 def findings(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
-    """What answers a claim: one finding or more."""
+    """Answers a claim by one finding or more."""
     own = [part for part in parts if settings(part.arms[0].runs[0])["model.net"] in claim.nets]
     found = [finding for name in claim.checks for finding in _checked(claim, name, own)]
     if claim.tests and not claim.checks:

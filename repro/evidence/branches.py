@@ -24,7 +24,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Branch:
-    """By their keys, the pairs of these seeds share the first `epochs` of `of`; whether their curves do."""
+    """The first `epochs` of `of` that pairs share by their keys, and the seeds whose curves share them, or do not."""
 
     epochs: int
     of: int
@@ -74,14 +74,14 @@ def _events(key: str, before: Settings, after: Settings) -> Sequence[float]:
 
 
 def workers(run: Record) -> tuple[int, ...]:
-    """What decides the order of sums; a GPU's does not depend on the threads of the machine around it."""
+    """Returns what decides the order of sums; a GPU's does not depend on the threads of the machine around it."""
     machine = run.machine
     threads = (*(run.threads_before or []), machine.threads)
     return machine.processes, *(threads if machine.device_type == "cpu" else ())
 
 
 def _repeats(run: Record) -> bool:
-    """Whether the same run again has the same bits: on a GPU its fingerprint, made twice, says so."""
+    """Tells whether the same run again has the same bits: on a GPU its fingerprint, made twice, says so."""
     return run.machine.device_type == "cpu" or run.numerics is not None
 
 

@@ -37,7 +37,7 @@ def _total(*words: str) -> dict[str, int]:
 
 
 def _agrees(count: int, printed: float) -> bool:
-    """Whether a round number is the exact one, rounded or cut off at its last digit that is not 0."""
+    """Tells whether a round number is the exact one, rounded or cut off at its last digit that is not 0."""
     digits = f"{printed:.0f}"
     unit = 10 ** (len(digits) - len(digits.rstrip("0")))
     return printed in (count // unit * unit, round(count / unit) * unit)

@@ -135,7 +135,7 @@ def _pairs(claim: Claim, parts: Sequence[Comparison]) -> Iterator[tuple[Comparis
 
 
 def _by_seed(runs: Mapping[int, Record], measure: Measure) -> dict[int, float]:
-    """What the runs measure; those without the value are left out."""
+    """Measures the runs; those without the value are left out."""
     values = {seed: measure(run) for seed, run in runs.items()}
     return {seed: value for seed, value in values.items() if value is not None}
 
@@ -154,7 +154,7 @@ def _finding(
     beside: tuple[Quantity, ...] = (),
     words: tuple[str, ...] = (),
 ) -> Finding:
-    """What a difference says of the claim; a quantity beside it stands there where it was measured."""
+    """Makes the finding of a difference; a quantity beside it stands there where it was measured."""
     return Finding(
         of_effect(value, size),
         arm.name,

@@ -20,7 +20,7 @@ IDS = tuple(f"C{number}" for number in range(1, 28))
 
 
 class Kind(Enum):
-    """What sort of answer a claim has."""
+    """The sort of answer that a claim has."""
 
     arithmetic = "arithmetic"
     behaviour = "behaviour"
@@ -66,7 +66,7 @@ class Claim:
 
 
 class Verdict(Enum):
-    """What the records say of a claim."""
+    """The answer of the records to a claim."""
 
     holds = "holds"
     in_direction = "holds in direction"
@@ -165,7 +165,7 @@ def of_error(error: stats.Mean, published: float) -> Verdict:
 
 
 def standard_errors(changed: AuthorsRun, plain: AuthorsRun) -> dict[str, float]:
-    """Of the difference between two errors, in points, as if each net saw images of its own; by top1 and top5.
+    """Standard errors of a difference of errors, in points, as if each net saw images of its own; by top1 and top5.
 
     Only the sampling of the images is in it: what another seed would change comes on top.
     """

@@ -59,7 +59,7 @@ class Arm:
 
     @property
     def commits(self) -> set[str]:
-        """Those that made the runs, shortened; `+` marks files that differed from them."""
+        """The commits that made the runs, shortened; `+` marks files that differed from them."""
         codes = {(run.code.commit, run.code.dirty) for run in self.runs}
         return {f"{(commit or 'unknown')[:7]}{'+' if dirty else ''}" for commit, dirty in codes}
 
@@ -75,7 +75,7 @@ class Arm:
 
 
 def at_chance(run: Record) -> bool:
-    """Whether a complete run ended as it began: one answer to every image, or losses of guessing on both sets.
+    """Tells whether a complete run ended as it began: one answer to every image, or losses of guessing on both sets.
 
     Its error is the share of one class, whatever the seed, and says nothing of how much worse the net is. Where all of
     its answers are right, the images are of one class.
@@ -93,7 +93,7 @@ def _guessing(run: Record) -> float:
 
 
 def stuck_words(run: Record) -> str:
-    """How a run that did not learn shows it."""
+    """Says how a run that did not learn shows it."""
     if run.metrics.answers == 1:
         return "one answer to every validation image"
     known = run.data.guessing_loss
@@ -107,11 +107,11 @@ class Effect:
     baseline: Arm
     arm: Arm
     baseline_elsewhere: bool = False
-    """Whether the baseline of one of its seeds was made by other code, and stands in another comparison."""
+    """Tells whether the baseline of one of its seeds was made by other code, and stands in another comparison."""
 
     @cached_property
     def differences(self) -> dict[Measure, stats.Difference]:
-        """Of each error, in percentage points."""
+        """The difference of each error, in percentage points."""
         return {
             measure: stats.paired_difference(self.baseline.values(measure), self.arm.values(measure))
             for measure in MEASURES
@@ -145,14 +145,14 @@ class Effect:
 
     @cached_property
     def branch(self) -> Branch | None:
-        """What the pairs share where the change sets in late."""
+        """The epochs that the pairs share where the change sets in late."""
         if not self._pairs:
             return None
         return branch(self.baseline.learned, self.arm.learned, *self._settings)
 
     @property
     def is_late(self) -> bool:
-        """Whether the two do the same for some epochs."""
+        """Tells whether the two do the same for some epochs."""
         images = next(iter(self.arm.learned.values())).data.train_images
         before, after = self._settings
         return bool(shared_epochs(before, after, images))
@@ -164,7 +164,7 @@ class Effect:
 
     @property
     def of_other_code(self) -> bool:
-        """Whether the curves show that other code made the baseline: then the difference is not the change's alone."""
+        """Tells whether the curves show that other code made the baseline: the difference is not the change's alone."""
         return self.branch is not None and bool(self.branch.different)
 
     @property
@@ -179,7 +179,7 @@ class Effect:
 
     @property
     def verdict(self) -> str:
-        """In words, with n."""
+        """The verdict in words, with n."""
         arm, difference = self.arm, self.differences[MAIN]
         if not arm.complete:
             return _ends(arm)
@@ -199,19 +199,19 @@ class Effect:
 
 
 def _ends(arm: Arm) -> str:
-    """How the runs of an arm without a complete one ended."""
+    """Says how the runs of an arm without a complete one ended."""
     counts = {status: len(arm.seeds(status)) for status in (DIVERGED, STOPPED)}
     return ", ".join(f"{status} ({count} of {len(arm.runs)})" for status, count in counts.items() if count)
 
 
 def _other_code(one: Record, other: Record) -> bool:
-    """Whether two runs differ in their numerics, and not in device or images."""
+    """Tells whether two runs differ in their numerics, and not in device or images."""
     alone = [(run.machine.device, run.data.content_hash) for run in (one, other)]
     return alone[0] == alone[1] and one.numerics != other.numerics
 
 
 def same_code(one: Record, other: Record) -> bool:
-    """Whether one clean commit made both runs, where they have no fingerprint (which is then the same)."""
+    """Tells whether one clean commit made both runs, where they have no fingerprint (which is then the same)."""
     if one.numerics is not None:
         return True
     return one.code.commit == other.code.commit is not None and not (one.code.dirty or other.code.dirty)
@@ -240,7 +240,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[Record]:
-        """Of all arms."""
+        """The runs of all arms."""
         return [run for arm in self.arms for run in arm.runs]
 
     @property
@@ -249,7 +249,7 @@ class Comparison:
         return base_settings(self.arms[0].runs[0], self.arms[0].keys)
 
     def notes(self, arm: Arm) -> list[str]:
-        """What a reader must know about an arm's runs and pairs."""
+        """Says what a reader must know about an arm's runs and pairs."""
         return notes(arm) + (pair_notes(self.effects[arm.name]) if arm.name in self.effects else [])
 
     def missing_runs(self) -> list[str]:
@@ -284,7 +284,7 @@ class Comparison:
         return [(name, True)]
 
     def command(self, name: str, *seeds: int) -> str:
-        """What makes these runs of an arm."""
+        """Writes the command that makes these runs of an arm."""
         by_hand = dict(self.given)
         for arm in self.arms:
             if arm.name == name and not _all_named(name):
@@ -304,7 +304,7 @@ def _place_words(run: Record) -> list[str]:
 
 
 def notes(arm: Arm) -> list[str]:
-    """What a reader must know about an arm's runs: diverged, stopped, at chance."""
+    """Says what a reader must know about an arm's runs: diverged, stopped, at chance."""
     notes = []
     if diverged := arm.seeds(DIVERGED):
         notes.append(f"{len(diverged)} of {len(arm.runs)} runs diverged ({_seeds(diverged)}), not in the mean")
@@ -329,7 +329,7 @@ def _epochs_at_chance(run: Record) -> tuple[int, int]:
 
 
 def pair_notes(effect: Effect) -> list[str]:
-    """What a reader must know about the pairs: which are missing, what they share, and other code."""
+    """Says what a reader must know about the pairs: which are missing, what they share, and other code."""
     baseline, arm, notes = effect.baseline, effect.arm, []
     if missing := arm.learned.keys() - baseline.complete.keys():
         notes.append(f"{_seeds(missing)} missing in the baseline")
@@ -350,7 +350,7 @@ def pair_notes(effect: Effect) -> list[str]:
 
 
 def _other_workers(effect: Effect) -> str:
-    """Which numbers differ within its pairs."""
+    """Says which numbers differ within its pairs."""
     sides = [[side.learned[seed].machine for seed in effect.other_workers] for side in (effect.baseline, effect.arm)]
     shared = all(one.processes == other.processes for one, other in zip(*sides, strict=True))
     return "other threads" if shared else "other processes"
@@ -379,7 +379,7 @@ def plain_text(value: Any) -> str:
 
 
 def settings(run: Record) -> dict[str, Any]:
-    """What was run: dotted key -> plain value."""
+    """Returns what was run: dotted key -> plain value."""
     return naming.recorded_settings(run.config)
 
 
@@ -389,7 +389,7 @@ def own_keys(run: Record) -> set[str]:
 
 
 def arm_and_keys(run: Record) -> tuple[str, dict[str, Any]]:
-    """What `run_command` makes a run from: the name of its arm, and the keys set by hand."""
+    """Returns what `run_command` makes a run from: the name of its arm, and the keys set by hand."""
     name, keys = naming.arm(run.difference, settings(run), run.chosen)
     left = set() if not _all_named(name) else keys
     return name, {key: after for key, (_, after) in run.difference.items() if key not in left}
@@ -423,7 +423,7 @@ def comparisons(records: Iterable[Record]) -> list[Comparison]:
 
 
 def _comparisons(runs: Sequence[Record], standing: Mapping[tuple[str, int], Record]) -> Iterable[Comparison]:
-    """Of runs that are alike but for their settings."""
+    """Compares runs that are alike but for their settings."""
     hashes = [config_hash(settings(run)) for run in runs]
     bases = {base_hash(run): base_settings(run, own_keys(run)) for run in runs}
     for key, base in bases.items():
@@ -438,13 +438,13 @@ def _comparisons(runs: Sequence[Record], standing: Mapping[tuple[str, int], Reco
 
 
 def _section_order(part: Comparison) -> tuple[Any, ...]:
-    """By table, then what was run as it is before what was run with keys set by hand."""
+    """Orders by table, then what was run as it is before what was run with keys set by hand."""
     rest = part.device, part.data.content_hash, part.numerics or "", part.base_hash
     return part.setup, part.recipe, part.device_type, len(part.given), *rest
 
 
 def alike(run: Record) -> tuple[str, ...]:
-    """What runs must share to be compared, beside their settings."""
+    """Returns what runs must share to be compared, beside their settings."""
     machine = run.machine
     return run.setup, run.recipe, machine.device_type, machine.device, run.data.content_hash, run.numerics or ""
 

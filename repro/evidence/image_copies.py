@@ -15,5 +15,5 @@ _REMARKS = {
 
 
 def remark(content_hash: str) -> str:
-    """What a reader must know about these images; empty for originals and for copies that are not known."""
+    """Says what a reader must know about these images; empty for originals and for copies that are not known."""
     return _REMARKS.get(content_hash, "")

@@ -1,4 +1,4 @@
-"""What others published: `results/paper.csv`, the only results that were typed by hand."""
+"""Published results: `results/paper.csv`, the only ones that were typed by hand."""
 
 import csv
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a run's minutes and images/s tell of the run, or of what else its machine did."""
+"""Tells whether a run's minutes and images/s tell of the run, or of what else its machine did."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ see `python -m repro.bench`.
 
 
 def is_quiet(run: Record) -> bool:
-    """Whether the machine did little else meanwhile; not where the record does not say so."""
+    """Tells whether the machine did little else meanwhile; not where the record does not say so."""
     cost, machine = run.cost, run.machine
     if cost.others is not None and cost.steal is not None:
         others = OTHERS if machine.device_type == "cpu" else OTHERS_CORES / machine.cores
@@ -45,6 +45,6 @@ def images_per_second(runs: Iterable[Record]) -> float | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of the known ones; None where there is none."""
+    """Takes the mean of the known values; None where there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

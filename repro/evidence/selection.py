@@ -1,4 +1,4 @@
-"""Which comparisons and arms say enough to be shown."""
+"""The rules by which comparisons and arms say enough to be shown."""
 
 from repro.config import Source
 from repro.evidence.comparison import Arm, Comparison
@@ -11,16 +11,16 @@ OTHER_IMAGES = (Source.embedded.value, Source.imagefolder.value)
 
 
 def is_shown(part: Comparison) -> bool:
-    """Whether it compares something in one of the project's setups as it is, with enough seeds."""
+    """Tells whether it compares something in one of the project's setups as it is, with enough seeds."""
     enough = {arm.name for arm in part.arms if has_enough(arm)}
     return is_own(part) and BASELINE in enough and len(enough) > 1
 
 
 def is_own(part: Comparison) -> bool:
-    """Whether it is of one of the project's setups as it is, on public images."""
+    """Tells whether it is of one of the project's setups as it is, on public images."""
     return part.data.source not in OTHER_IMAGES and not part.given
 
 
 def has_enough(arm: Arm) -> bool:
-    """Whether so many of its runs are complete that an interval says something."""
+    """Tells whether so many of its runs are complete that an interval says something."""
     return len(arm.complete) >= FEWEST

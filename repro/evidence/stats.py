@@ -34,12 +34,12 @@ class Difference(Mean):
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval excludes 0."""
+        """Tells whether the interval excludes 0."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     @property
     def verdict(self) -> str:
-        """In words, with n."""
+        """The verdict in words, with n."""
         if self.n < 2:
             return "no seed in common" if self.n == 0 else "no interval at n=1"
         return f"{'' if self.distinguishable else 'not '}distinguishable at n={self.n}"

@@ -1,1 +1,1 @@
-"""What can be run: the choices of `experiments/`, and how words of a command line become a configuration."""
+"""The choices of `experiments/`, and the way from the words of a command line to a configuration."""

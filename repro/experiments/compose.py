@@ -1,4 +1,4 @@
-"""From YAML files and the words of a command line to one checked configuration."""
+"""The way from YAML files and the words of a command line to one checked configuration."""
 
 import copy
 import re
@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str]) -> Config:
 
 @lru_cache(maxsize=256)
 def _by_hydra(folder: Path, words: tuple[str, ...]) -> DictConfig:
-    """What Hydra composes from the YAML files; kept, for it takes a tenth of a second."""
+    """Lets Hydra compose the YAML files; the result is kept, for it takes a tenth of a second."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -1,4 +1,4 @@
-"""Where the YAML files of `experiments/` lie, and what there is to choose."""
+"""The folder of the YAML files, `experiments/`, and what there is to choose."""
 
 from pathlib import Path
 

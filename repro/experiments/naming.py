@@ -1,4 +1,4 @@
-"""What a run changes, and the name it is filed under.
+"""The settings that a run changes, and the name that it is filed under.
 
 Its settings are compared with those of the plain recipe and setup, and the name of an ablation is used only where the
 comparison bears it out.
@@ -49,13 +49,13 @@ _NOT_COMPARED = (
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What makes a run the experiment that it is: dotted key -> plain value, enums by name."""
+    """Returns what makes a run the experiment that it is: dotted key -> plain value, enums by name."""
     apart = tuple(f"{name}." for name in _NOT_COMPARED)
     return {key: value for key, value in flatten(plain(config)).items() if not f"{key}.".startswith(apart)}
 
 
 def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As `settings`, of a configuration that a record holds as nested plain values.
+    """Does as `settings`, of a configuration that a record holds as nested plain values.
 
     A key that the schema has gained since the run takes its default, which keeps what was; one it lost is left out.
     """
@@ -92,7 +92,7 @@ def identify(
 
 
 def leaves_precision_open(recipe: str, setup: str) -> bool:
-    """Whether the precision of a recipe in a setup is what the device has, `train.precision=auto`."""
+    """Tells whether the precision of a recipe in a setup is what the device has, `train.precision=auto`."""
     return bool(plain_settings(recipe, setup)[PRECISION] == Precision.auto.name)
 
 
@@ -111,7 +111,7 @@ def _label(named: Iterable[str], by_hand: Mapping[str, Any]) -> str:
 def arm(
     difference: Mapping[str, Sequence[Any]], whole: Mapping[str, Any], chosen: Sequence[str] | None = None
 ) -> tuple[str, set[str]]:
-    """What is compared of a run: the name of that, and the keys that its baseline does not have.
+    """Names what is compared of a run, and the keys that its baseline does not have.
 
     `whole` are all its settings, `chosen` the names after `ablation=`: their keys are compared, and with `baseline`
     none. Where nothing was chosen, None, they are the keys of the ablations that are in force. Where there is none,
@@ -157,12 +157,12 @@ def _held(difference: Mapping[str, Sequence[Any]], whole: Mapping[str, Any]) -> 
 
 
 def _largest(held: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Those that no other one of them contains."""
+    """Keeps those that no other one of them contains."""
     return {name: keys for name, keys in held.items() if not any(keys < other for other in held.values())}
 
 
 def changes(name: str, recipe: str, setup: str) -> dict[str, Any]:
-    """What an ablation changes there: the keys of its file whose values are not the recipe's and setup's already."""
+    """Returns what an ablation changes there: the keys of its file with other values than recipe and setup have."""
     plain = plain_settings(recipe, setup)
     return {key: value for key, value in named_keys(name).items() if plain.get(key) != value}
 

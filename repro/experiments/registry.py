@@ -19,7 +19,7 @@ OF_A_RUN = {"recipe", "setup", "ablation", "seed", "results_dir", "force", "init
 
 @lru_cache
 def ablations() -> dict[str, About]:
-    """What each ablation asks, by name, from the files, those of the registry first.
+    """Reads what each ablation asks, by name, from the files, those of the index first.
 
     A file that cannot be used is left out with a warning: only who asks for it needs it.
     """
@@ -96,7 +96,7 @@ def _check_about(path: Path, about: Mapping[str, Any]) -> None:
 
 @lru_cache
 def read_keys(group: str, name: str) -> dict[str, Any]:
-    """What a file sets. Raises UserError, with file, line and key, for what the schema cannot take."""
+    """Reads what a file sets. Raises UserError, with file, line and key, for what the schema cannot take."""
     path = folder.EXPERIMENTS / group / f"{name}.yaml"
     tree = typed_yaml.load(path)
     if not path.read_text(encoding="utf-8").startswith(typed_yaml.HEADER):

@@ -28,7 +28,7 @@ Words = tuple[str, ...]
 
 
 def first_words(words: Sequence[str]) -> list[str]:
-    """What a command line asks for, before its configurations are read. Raises UserError where it has two suites."""
+    """Says what a command line asks for, before configurations are read. Raises UserError where it has two suites."""
     rest = own_words(words, suites.OWN_WORDS)[1]
     runs = suites.runs(rest)
     return [*told(name_of(rest), runs), *(["  reading their configurations"] if len(runs) >= MANY else [])]
@@ -41,7 +41,7 @@ def name_of(words: Sequence[str]) -> str:
 
 
 def told(name: str, runs: Iterable[Words]) -> list[str]:
-    """How many runs these words are, and a line for each key in which they differ."""
+    """Says how many runs these words are, with a line for each key in which they differ."""
     runs = list(runs)
     lines = [f"{name}: {counted(len(runs), 'run')}"]
     for key, found in values(runs).items():
@@ -60,7 +60,7 @@ def values(runs: Iterable[Words]) -> dict[str, list[str]]:
 
 
 def composed(words: Words) -> Config:
-    """As `repro.experiments.compose`, at a tenth of its time: the files are composed once for all runs that name them.
+    """Composes as `repro.experiments.compose`, in a tenth of its time: once for all runs that name the same files.
 
     Raises UserError as it does.
     """

@@ -164,7 +164,7 @@ def check_words(words: Sequence[str], multirun: bool, sweeps: bool) -> None:
 
 
 def _several(word: str, sweeps: bool) -> str:
-    """What to do about several values where one is taken."""
+    """Says what to do about several values where one is taken."""
     key, _, value = word.partition("=")
     remedy = "put -m in front for one run each" if sweeps else "give one"
     listed = key == "ablation" and "(" not in value
@@ -199,7 +199,7 @@ def _swept(word: str) -> list[str] | None:
 
 
 def unreadable(word: str) -> str:
-    """What to do about a word that Hydra cannot read."""
+    """Says what to do about a word that Hydra cannot read."""
     key, _, value = word.partition("=")
     if "=" in value:  # such as the path of what a run left
         return f"cannot read '{word}': quote the value, as in \"{key}='{value}'\""

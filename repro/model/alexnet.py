@@ -135,7 +135,7 @@ def dropout(config: DropoutConfig, units: int) -> nn.Module:
 
 
 def normalization(config: ModelConfig, maps: int) -> list[nn.Module]:
-    """What stands in a place of response normalisation: one layer, or none."""
+    """Makes what stands in a place of response normalisation: one layer, or none."""
     if config.norm.kind is Normalization.lrn:
         return [lrn.from_config(config.norm, config.columns)]
     return [nn.BatchNorm2d(maps)] if config.norm.kind is Normalization.batch_norm else []

@@ -25,7 +25,7 @@ class LocallyConnected(nn.Module):
     """A convolution with its own filters at each place, section 3.3's "locally connected" layers; stride 1."""
 
     def __init__(self, maps_in: int, maps: int, kernel: int, padding: int, side: int) -> None:
-        """For square inputs of `side` pixels. Weights are (places, maps, kernel * kernel * maps_in)."""
+        """Takes square inputs of `side` pixels. Weights are (places, maps, kernel * kernel * maps_in)."""
         super().__init__()
         self.kernel, self.padding, self.side = kernel, padding, side + 2 * padding - kernel + 1
         self.weight = nn.Parameter(torch.empty(self.side**2, maps, kernel**2 * maps_in))

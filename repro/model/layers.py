@@ -18,7 +18,7 @@ class Conv1(nn.Conv2d):
         return super().forward(F.pad(x, (0, self.more, 0, self.more)) if self.more else x)
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows."""
+        """Describes the layer for `print(network)`."""
         return super().extra_repr() + (f", {self.more} more at right and bottom" if self.more else "")
 
 
@@ -55,7 +55,7 @@ class Dropout(nn.Module):
         """The next mask (N, units), where a batch comes in parts that share one drawn for the whole."""
 
     def draw(self, count: int, device: torch.device) -> Tensor:
-        """Which units of a batch are kept, (N, units) bool, from torch's global generator."""
+        """Draws which units of a batch are kept, (N, units) bool, from torch's global generator."""
         return torch.rand(count, self.units, device=device) >= self.rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def _sum_over_pixels(x: Tensor, n: int, scale: float) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """At least fp32: squares of raw-pixel responses overflow fp16."""
+    """Converts to fp32 at least, for squares of raw-pixel responses overflow fp16."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -110,7 +110,7 @@ class LocalResponseNorm(nn.Module):
         return self._sum(x.square(), self.alpha) + self.k
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows."""
+        """Describes the layer for `print(network)`."""
         window = f"{self.n}x{self.n} pixels" if self.pixels else f"{self.n} maps"
         return f"{window}, alpha={self.alpha:g}, beta={self.beta:g}, k={self.k:g}, columns={self.columns}"
 

@@ -1,1 +1,1 @@
-"""Where the time of a training step goes: by layer, phase and kernel, against the ceilings of a device."""
+"""The time of a training step by layer, phase and kernel, against the ceilings of a device."""

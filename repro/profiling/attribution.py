@@ -1,4 +1,4 @@
-"""Whose time it is: the events of a profiled step, by phase, layer and kernel.
+"""The events of a profiled step, each given to a phase, a layer and a kernel.
 
 On a CPU a kernel is an operator of PyTorch, with all that it calls; on CUDA it is what ran on the device, filed under
 the operator that launched it, or, where our own code did (Triton), under the range in which it was launched. A
@@ -102,7 +102,7 @@ class Attribution:
         return steps
 
     def _own_launches(self, events: Sequence[FunctionEvent], on_cpu: Sequence[FunctionEvent]) -> list[_Launch]:
-        """What ran on a GPU without an operator of PyTorch around its launch, which has the kernel's number."""
+        """Yields what ran on a GPU without an operator of PyTorch around its launch, which has the kernel's number."""
         known = Counter((kernel.name, kernel.duration) for event in on_cpu for kernel in _own_kernels(event))
         asked = {event.id: event.time_range.start for event in on_cpu if event.name.startswith(_LAUNCH)}
         found = []
@@ -203,12 +203,12 @@ class Attribution:
         return found
 
     def _own_work(self, unit: _Unit) -> Work:
-        """Of a torch.autograd.Function of ours: by its layer's formula."""
+        """Counts the work of a torch.autograd.Function of ours by its layer's formula."""
         return self._work.get((unit.place.layer, unit.place.phase), Work())
 
 
 def _kernels(event: FunctionEvent) -> Iterable[tuple[str, float]]:
-    """What an operator and all that it called launched."""
+    """Yields what an operator and all that it called launched."""
     for kernel in _own_kernels(event):
         yield kernel.name, _s(kernel.duration)
     for child in event.cpu_children:

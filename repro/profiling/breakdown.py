@@ -44,7 +44,7 @@ def kernel_table(profiled: Profiled, ceilings: Ceilings) -> pd.DataFrame:
 
 
 def difference(table: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """What `table` takes longer than `reference`, row by row, the largest change first.
+    """Computes what `table` takes longer than `reference`, row by row, the largest change first.
 
     Columns: the two that name a row, `reference_milliseconds`, `milliseconds`, `difference_milliseconds` and
     `difference_percent`, of the reference's whole step. A row that only one of them has counts as 0 in the other.

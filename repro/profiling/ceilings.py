@@ -1,4 +1,4 @@
-"""What a device reaches at most, measured: bytes of a copy and operations of a matrix product, each a second."""
+"""The measured ceilings of a device: bytes of a copy and operations of a matrix product, each a second."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def matmul_rate(device: torch.device, precision: Precision) -> float:
 
 
 def _least_seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Of one call: a ceiling is what an undisturbed machine does."""
+    """Returns the least seconds of one call: a ceiling is what an undisturbed machine does."""
     for _ in range(WARM_UP):
         function()
     return min(seconds(function, 1, device) for _ in range(ROUNDS))

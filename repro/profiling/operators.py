@@ -1,4 +1,4 @@
-"""What each of PyTorch's operators does in one training step: operations and bytes, in the order of the calls."""
+"""The work of each of PyTorch's operators in one training step: operations and bytes, in the order of the calls."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -64,5 +64,5 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Of the memory behind a tensor, at most: an expanded one has less than its shape says."""
+    """Counts the bytes behind a tensor at most: an expanded one has less than its shape says."""
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())

@@ -37,7 +37,7 @@ LEARNING_RATE = 1e-9
 
 @dataclass(frozen=True)
 class Profiled:
-    """What was seen of so many steps."""
+    """The events and times of so many steps."""
 
     layers: tuple[str, ...]
     work: LayerWork

@@ -1,4 +1,4 @@
-"""How near each layer and kernel comes to what the device can do (Williams, Waterman, Patterson, 2009).
+"""The roofline: how near each layer and kernel comes to its device's ceilings (Williams, Waterman, Patterson, 2009).
 
 Work of F operations and B bytes takes at least max(F / rate of a matrix product, B / bandwidth of a copy). The larger
 of the two says what binds it, compute or memory, and the least time over the measured one is its share of the ceiling.

@@ -1,4 +1,4 @@
-"""What each layer has to do in one training step: operations and bytes, from the shapes that it meets.
+"""The work of each layer in one training step: operations and bytes, from the shapes that it meets.
 
 A multiply-add counts as two operations. The bytes are the least there can be: forward reads input and weights and
 writes the output; backward reads the output's gradient, the input and the weights, and writes the gradients of
@@ -30,7 +30,7 @@ class Work:
     bytes: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
-        """Both, one after the other."""
+        """Adds up both, one after the other."""
         return Work(self.flops + other.flops, self.bytes + other.bytes)
 
     def __mul__(self, share: float) -> "Work":
@@ -108,7 +108,7 @@ def _weightless(module: nn.Module, x: Tensor, y: Tensor) -> tuple[Work, Work]:
 
 
 def update_work(optimizer: torch.optim.Optimizer) -> Work:
-    """Of one update: weights and velocity (for Adam both moments) are read and written, the gradient is read."""
+    """Counts one update: weights and velocity (for Adam both moments) are read and written, the gradient is read."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
     moved = sum(3 * parameter.nbytes for parameter in parameters) + sum(2 * value.nbytes for value in state)
@@ -116,5 +116,5 @@ def update_work(optimizer: torch.optim.Optimizer) -> Work:
 
 
 def input_work(images: Tensor) -> Work:
-    """Of preparing a batch (N, 3, crop, crop): one byte read and one number written each, less the mean."""
+    """Counts the preparing of a batch (N, 3, crop, crop): one byte read and one number written each, less the mean."""
     return Work(images.numel(), images.numel() + images.nbytes)

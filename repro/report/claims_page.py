@@ -69,7 +69,7 @@ def render(parts: Iterable[Comparison]) -> dict[str, str]:
 
 
 def text(finding: Finding) -> str:
-    """What was found, without where."""
+    """Says what was found, without where."""
     about = ", ".join(filter(None, (f"`{finding.arm}`" if finding.arm else "", finding.measure)))
     beside = [" ".join(filter(None, (one.what, one.words, _size(one)))) for one in finding.beside]
     if finding.value is None:
@@ -101,7 +101,7 @@ def _signed(value: Mean) -> str:
 
 
 def verdict(finding: Finding) -> str:
-    """In words, with n where nothing could be told."""
+    """Says the verdict in words, with n where nothing could be told."""
     told = finding.verdict is Verdict.not_distinguishable
     return f"{finding.verdict.value}, n={finding.n}" if told else finding.verdict.value
 
@@ -138,7 +138,7 @@ def _at_a_glance(answers: Mapping[str, Sequence[Finding]]) -> list[list[str]]:
 
 
 def _place(finding: Finding, part: Comparison, several: bool) -> str:
-    """Where a line comes from: its setup, and where a claim has several verdicts its device and measure too."""
+    """Names where a line comes from: its setup, and where a claim has several verdicts its device and measure too."""
     recipe = "" if part.recipe == RECIPES[0] else f"`{part.recipe}`"
     return " ".join(
         filter(None, (f"`{part.setup}`", *([recipe, part.device_type, finding.measure] if several else [])))
@@ -166,7 +166,7 @@ def _where(part: Comparison | None, parts: Sequence[Comparison]) -> str:
 
 
 def _paper(claim: Claim) -> str:
-    """What the paper says, what the authors' runs gave, and what a reader should know about both."""
+    """Says what the paper claims, what the authors' runs gave, and what a reader should know about both."""
     rows = published_rows(claim)
     lines = [claim.paper]
     if rows and claim.authors:

@@ -1,4 +1,4 @@
-"""What the records found, in a few lines for the terminal: the largest effects of each comparison, with verdicts."""
+"""The largest effects of each comparison with their verdicts, in a few lines for the terminal."""
 
 from collections.abc import Iterable, Iterator
 

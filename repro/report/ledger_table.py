@@ -42,6 +42,6 @@ def _effects(ablation: str, parts: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _place(part: Comparison) -> str:
-    """Where an effect was measured; a star where the images are not the original ones, as the table there says."""
+    """Names where an effect was measured, with a star where the images are not the original ones."""
     star = "*" if remark(part.data.content_hash) else ""
     return f"{part.setup}{star}, recipe {part.recipe}, {part.device_type}"

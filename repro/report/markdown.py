@@ -7,7 +7,7 @@ from repro.evidence.comparison import Comparison
 
 
 def number(value: float | None, digits: int, sign: str = "") -> str:
-    """With so many digits behind the point; empty where there is none."""
+    """Writes a number with so many digits behind the point; empty where there is none."""
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""What a page says, and what to do, where several commits made its runs and no fingerprint says that they agree."""
+"""The remark of a page whose runs several commits made, where no fingerprint says that they agree; and the remedy."""
 
 from collections.abc import Collection, Iterable
 

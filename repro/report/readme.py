@@ -1,4 +1,4 @@
-"""What README.md shows of the results: the headline, written between two marker lines from records alone."""
+"""The headline in README.md, written between two marker lines from records alone."""
 
 from collections.abc import Iterable
 from pathlib import Path

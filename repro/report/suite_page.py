@@ -63,12 +63,12 @@ def _groups(suite: Suite, parts: Iterable[Comparison]) -> list[list[Comparison]]
 
 
 def _set_by_hand(part: Comparison) -> bool:
-    """Whether all its runs have a key that is no part of the suite; a budget, say, is the group's own."""
+    """Tells whether all its runs have a key that is no part of the suite; a budget, say, is the group's own."""
     return any(key not in GIVEN for key in part.given)
 
 
 def _one_of_each(parts: Sequence[Comparison]) -> list[list[Comparison]]:
-    """At most one comparison a recipe; what else there is, of an older version of a recipe, stands apart."""
+    """Keeps at most one comparison a recipe; what else there is, of an older version of a recipe, stands apart."""
     by_recipe: dict[str, list[Comparison]] = defaultdict(list)
     for part in sorted(parts, key=lambda part: -len(part.runs)):
         by_recipe[part.recipe].append(part)
@@ -94,7 +94,7 @@ def _section(suite: Suite, parts: Sequence[Comparison]) -> str:
 
 
 def _name(suite: Suite, recipe: str, ablation: str) -> str:
-    """What tells an arm from the others of its suite."""
+    """Names what tells an arm from the others of its suite."""
     return recipe if ablation == BASELINE and len(suite.recipe) > 1 else ablation
 
 
@@ -119,7 +119,7 @@ def _row(suite: Suite, name: _Key, arm: Arm, effect: Effect | None, sizes: tuple
 
 
 def _own_net(setup: str) -> bool:
-    """Whether a setup has a net of its own, rather than the paper's at some scale."""
+    """Tells whether a setup has a net of its own, rather than the paper's at some scale."""
     return bool(plain_settings("paper", setup)["model.net"] != Net.alexnet.name)
 
 

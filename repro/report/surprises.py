@@ -1,4 +1,4 @@
-"""What did not come out as the file of the ablation expected."""
+"""The arms that did not come out as the file of the ablation expected."""
 
 from collections.abc import Iterable
 

@@ -60,7 +60,7 @@ def _page(parts: Sequence[Comparison]) -> str:
 
 
 def hashes(part: Comparison) -> str:
-    """What tells a comparison from others in its file: keys set by hand, and fingerprints."""
+    """Names what tells a comparison from others in its file: keys set by hand, and fingerprints."""
     given = "".join(f"`{key}={plain_text(value)}`, " for key, value in part.given.items())
     numerics = f"numerics `{part.numerics[:8]}`" if part.numerics else "numerics not known"
     return f"{given}settings `{part.base_hash[:8]}`, images `{part.data.content_hash[:8]}`, {numerics}"
@@ -238,7 +238,7 @@ def _cost(arm: Arm) -> dict[str, float | None]:
 
 
 def _kept(run: Record) -> bool:
-    """Whether a run's peak holds the memory of the runs before it, which suites on a GPU did not free."""
+    """Tells whether a run's peak holds the memory of the runs before it, which suites on a GPU did not free."""
     return run.machine.device_type == "cuda" and run.code.commit in KEPT_MEMORY
 
 

@@ -1,1 +1,1 @@
-"""What a run shows on the terminal."""
+"""The terminal of a run: what is shown before it, meanwhile, and at its end."""

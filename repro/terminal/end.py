@@ -1,4 +1,4 @@
-"""What is shown at the end of a run or a sweep: errors, differences from the baseline, verdicts, files."""
+"""The end of a run or a sweep as it is shown: errors, differences from the baseline, verdicts, files."""
 
 import re
 import shlex
@@ -41,7 +41,7 @@ OTHER_CODE = "was made by other code"
 
 
 class End(NamedTuple):
-    """What is shown of a run: one line, a table that fits into 60 columns, and lines to be left whole."""
+    """The parts that are shown of a run: one line, a table that fits into 60 columns, and lines to be left whole."""
 
     title: str
     table: "Table"
@@ -75,7 +75,7 @@ def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> E
 
 
 def of_sweep(folders: Sequence[Path]) -> "Table":
-    """What came out of the runs of a sweep, by their folders, and the verdict on each ablation over its seeds."""
+    """Shows what came out of the runs of a sweep, by their folders, and the verdict on each ablation over its seeds."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -135,7 +135,7 @@ def _difference(run: Record, baseline: Record, measure: Measure) -> float | None
 
 
 def _verdict(run: Record, results_dir: str | Path) -> str:
-    """On a run's ablation, over all its seeds that are filed and have a baseline."""
+    """Gives the verdict on a run's ablation, over all its seeds that are filed and have a baseline."""
     try:
         return _over_seeds(run, results_dir)
     except UserError as error:  # the record of another seed is damaged: this run is not
@@ -163,7 +163,7 @@ def _seeds(run: Record) -> list[Record]:
 
 
 def _files(run: Record, results_dir: str | Path) -> list[str]:
-    """Where its record and its weights lie."""
+    """Tells where its record and its weights lie."""
     place = run.setup, run.recipe, run.ablation, run.folder.name
     weights = records.raw_folder(results_dir, *place) / checkpoint.WEIGHTS
     return [f"record: {run.folder}", *([f"weights: {weights}"] if weights.is_file() else [])]
@@ -197,7 +197,7 @@ def _baseline_of(run: Record, results_dir: str | Path, words: Sequence[str]) -> 
 
 
 def _not_comparable(run: Record, other: Record) -> str:
-    """Why a record is not the baseline of a run; empty where it is."""
+    """Says why a record is not the baseline of a run; empty where it is."""
     reasons = (
         (other.status != COMPLETE, f"is {other.status}"),
         (other.machine.device != run.machine.device, f"was made on {other.machine.device}"),
@@ -209,7 +209,7 @@ def _not_comparable(run: Record, other: Record) -> str:
 
 
 def _command(run: Record, name: str, given: Mapping[str, Any], results_dir: str | Path, words: Sequence[str]) -> str:
-    """What makes the baseline of a run, or it, with all else that the user set: places, device, W&B."""
+    """Writes the command of a run or of its baseline, with all else that the user set: places, device, W&B."""
     by_key = {word.lstrip("+").partition("=")[0]: word for word in words}
     aside = settings(run).keys() | {"setup", "recipe", "ablation", "seed", "force"}
     extra = [word for key, word in by_key.items() if key not in aside]

@@ -25,7 +25,7 @@ MOST_LABEL = 24  # columns, of names; a longer one pushes its own line
 
 
 def text(words: Sequence[str], width: int | None) -> str | None:
-    """What these words ask for, in lines of so many columns (None: each line whole); None where it is nothing special.
+    """Explains these words in lines of so many columns (None: each line whole); None where they ask nothing special.
 
     Raises UserError where a topic, an ablation or a suite is unknown.
     """
@@ -53,7 +53,7 @@ def _settings() -> set[str]:
 
 
 def _advice(word: str) -> str:
-    """What to write in place of a word that is no topic."""
+    """Says what to write in place of a word that is no topic."""
     for group in (*GROUPS, "suite"):
         if word in choices(group):
             return f"write --help {group}={word}"
@@ -63,7 +63,7 @@ def _advice(word: str) -> str:
 
 
 def _runs_of(suite: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What a suite asks, and in what its runs differ."""
+    """Tells what a suite asks, and in what its runs differ."""
     yield suite, suites.read(suite).question
     runs = suites.runs(words)
     yield "runs", f"{len(runs):,}"

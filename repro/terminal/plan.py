@@ -1,4 +1,4 @@
-"""What a run is going to do, as labelled lines that are shown before it begins.
+"""The plan of a run, as labelled lines that are shown before it begins.
 
 The first of them, `by_words`, are there before PyTorch is read in, which takes over a second.
 """
@@ -35,7 +35,7 @@ def asked(label: str, config: Config, difference: Mapping[str, Sequence[Any]]) -
 
 
 def by_words(config: Config, words: Sequence[str]) -> tuple[str, Lines] | None:
-    """As `asked`, where that follows from the words of the command alone: not from weights or from the device.
+    """Does as `asked`, where that follows from the words of the command alone: not from weights or from the device.
 
     Raises UserError where an ablation does not apply.
     """
@@ -44,7 +44,7 @@ def by_words(config: Config, words: Sequence[str]) -> tuple[str, Lines] | None:
 
 
 def before(run: "Run") -> Lines:
-    """What else is known before an image is read."""
+    """Says what else is known before an image is read."""
     train = run.config.train
     return [
         ("files", str(run.folder)),
@@ -63,7 +63,7 @@ def changes(difference: Mapping[str, Sequence[Any]]) -> Lines:
 
 
 def of_images(config: Config, data: "ImageData") -> Lines:
-    """How many there are."""
+    """Says how many images there are."""
     from repro.data.batches import held_out_count
 
     train, val = len(data.train.labels), len(data.val.labels)
@@ -75,7 +75,7 @@ def of_images(config: Config, data: "ImageData") -> Lines:
 
 
 def of_training(training: "Training") -> Lines:
-    """What is known once the network and the threads are there."""
+    """Says what is known once the network and the threads are there."""
     import torch
 
     parameters = sum(parameter.numel() for parameter in training.network.parameters())

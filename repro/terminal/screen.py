@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: its plan, bars with the time left, a line an epoch, warnings, and its end."""
+"""The terminal of a run: its plan, bars with the time left, a line an epoch, warnings, and its end."""
 
 import math
 import time
@@ -33,7 +33,7 @@ class Bars(Progress):
     numbers = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What is drawn."""
+        """Yields what is drawn."""
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
             yield Text(self.numbers, no_wrap=True, overflow="ellipsis")
@@ -151,7 +151,7 @@ class Screen:
         )
 
     def warning(self, text: str) -> None:
-        """In yellow."""
+        """Says a warning in yellow."""
         self.say(f"warning: {text}", "yellow", indent=4)
 
     def evaluating(self) -> None:

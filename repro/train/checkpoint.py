@@ -1,4 +1,4 @@
-"""Where a killed run goes on: one file an epoch and the one before it; and the weights that a run leaves.
+"""Checkpoints, from which a killed run goes on: one file an epoch and the one before it; and the weights at its end.
 
 A checkpoint is a file of `torch.save` with the SHA-256 of its bytes behind them, which `torch.load` passes over.
 """
@@ -28,7 +28,7 @@ _REMEDY = "delete it to start over, or give force=true"
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint to go on from."""
+    """Tells whether there is a checkpoint to go on from."""
     return any((folder / name).exists() for name in (NAME, BEFORE))
 
 
@@ -110,7 +110,7 @@ def settle(folder: Path, warn: Callable[[str], object]) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file's last bytes are the SHA-256 of all others. UserError where it cannot be read at all."""
+    """Tells whether a file's last bytes are the SHA-256 of all others. UserError where it cannot be read at all."""
     try:
         sum, left = hashlib.sha256(), path.stat().st_size - _DIGEST
         with path.open("rb") as file:
@@ -140,7 +140,7 @@ def load(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds, of whatever run it is; None where there is none. UserError where it cannot be read."""
+    """Reads a checkpoint, of whatever run it is; None where there is none. UserError where it cannot be read."""
     path = folder / NAME
     if not path.exists():
         return None

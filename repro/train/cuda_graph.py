@@ -74,7 +74,7 @@ class RecordedStep:
             self.replay = record(run)
 
     def __call__(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
-        """As `step`, at the rates that the optimizer's groups have now."""
+        """Updates as `step` does, at the rates that the optimizer's groups have now."""
         self.images.copy_(images)
         self.labels.copy_(labels)
         self.rates.write()
@@ -83,7 +83,7 @@ class RecordedStep:
 
 
 def record(run: Callable[[], None]) -> Callable[[], None]:
-    """What repeats the kernels of `run` on the same memory. RunFailure where one cannot be recorded."""
+    """Returns what repeats the kernels of `run` on the same memory. RunFailure where one cannot be recorded."""
     gc.collect()  # an earlier graph that a collection destroyed during the recording would spoil it
     graph = torch.cuda.CUDAGraph()
     try:

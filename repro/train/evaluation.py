@@ -68,7 +68,7 @@ def probabilities(
 
 
 def images_at_once(train: TrainConfig) -> int:
-    """How many images `probabilities` works on at a time."""
+    """Counts the images that `probabilities` works on at a time."""
     return 2 * (train.micro_batch or train.batch_size)
 
 

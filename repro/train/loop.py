@@ -44,7 +44,7 @@ NOT_FINITE = "loss not finite"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: epoch and step within it (both from 0), mean loss (nats), error (%), images/s."""
+    """The stand of a run: epoch and step within it (both from 0), mean loss (nats), error (%), images/s."""
 
     epoch: int
     step: int
@@ -185,7 +185,7 @@ class Training:
             return self.evaluate("validation", split)
 
     def evaluate(self, what: str, split: Split, ten_crops: bool = False, at_most: int | None = None) -> Evaluation:
-        """As `repro.train.evaluation.evaluate`, told to `on_evaluation`."""
+        """Evaluates as `repro.train.evaluation.evaluate` does, and tells `on_evaluation`."""
         told = partial(self.on_evaluation, what)
         return evaluate(
             self.network, split, self.pixels, self.config.train, ten_crops, at_most, self.world, on_crops=told
@@ -229,7 +229,7 @@ class Training:
         return min(batch, len(self.train_split.labels) - step * batch)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds: all that the next epoch depends on."""
+        """Returns what a checkpoint holds: all that the next epoch depends on."""
         return self.identity | {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),

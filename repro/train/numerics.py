@@ -31,7 +31,7 @@ _known: dict[str, str | None] = {}
 
 
 def fingerprint(train: TrainConfig, device: torch.device, folder: Path) -> str | None:
-    """Of runs that compute in this way on this device; None where two passes of the same training differ.
+    """Computes the fingerprint of runs of this kind on this device; None where two passes of the same training differ.
 
     The process has the switches of `set_precision` on already. The budget of `train` does not count. `folder` takes a
     file that is removed again. Under a second on a CPU.

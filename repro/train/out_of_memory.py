@@ -1,4 +1,4 @@
-"""What to do when the memory of a device or machine does not suffice, in one line."""
+"""The advice when the memory of a device or machine does not suffice, in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def advised(config: Config, at_once: int | None) -> Iterator[None]:
 
 
 def _about_memory(error: Exception) -> bool:
-    """Whether there is too little of it; torch has a type of its own for that on GPUs only."""
+    """Tells whether there is too little of it; torch has a type of its own for that on GPUs only."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(word in str(error).lower() for word in _WORDS)
 

@@ -39,7 +39,7 @@ def set_precision(precision: Precision, benchmark: bool = False) -> None:
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:
-    """What a precision means on a device: `auto` is bf16 where the hardware has it, else fp32.
+    """Resolves a precision on a device: `auto` is bf16 where the hardware has it, else fp32.
 
     It is never tf32, for GPUs with TF32 have bf16 too.
     """
@@ -61,7 +61,7 @@ def resolved(config: Config, device: torch.device, warn: Callable[[str], object]
 
 @cache
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bf16: a GPU from Ampere on, a processor with AMX or AVX512-BF16.
+    """Tells whether the hardware multiplies in bf16: a GPU from Ampere on, a processor with AMX or AVX512-BF16.
 
     oneDNN makes the products of a CPU, and has the last word: `ONEDNN_MAX_CPU_ISA` forbids it newer instructions.
     """
@@ -74,7 +74,7 @@ def has_bf16(device: torch.device) -> bool:
 
 @cache
 def bf16_slowdown(device: torch.device) -> float:
-    """How many times longer a small convolution takes in bf16 than in fp32, forward and backward; measured now."""
+    """Measures now how many times longer a small convolution takes in bf16 than in fp32, forward and backward."""
     times = {dtype: _convolution(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     return times[torch.bfloat16] / times[torch.float32]
 

@@ -1,4 +1,4 @@
-"""How the learning rate moves through a run, section 5. Events are shares of the run and hold at any budget."""
+"""The learning rate through a run, section 5. Events are shares of the run and hold at any budget."""
 
 import math
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Schedule:
         return rate
 
     def _drops(self, step: int) -> int:
-        """How often the rate has been divided; `cosine` never divides it."""
+        """Counts how often the rate has been divided; `cosine` never divides it."""
         schedule = self.config.schedule
         if schedule.kind is ScheduleKind.step:
             return sum(self._reached(step, share) for share in schedule.drops)
@@ -67,7 +67,7 @@ class Schedule:
             self.drops, self.waited = self.drops + 1, 0
 
     def events(self, step: int) -> list[str]:
-        """What has happened by this step and was not told before, in words, for the log and the curve."""
+        """Tells what has happened by this step and was not told before, in words, for the log and the curve."""
         schedule = self.config.schedule
         reached = {
             "conv1's learning rate lowered": self._reached(step, schedule.conv1_lower_at),
@@ -81,7 +81,7 @@ class Schedule:
         return news
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Returns what a checkpoint keeps."""
         return {"drops": self.drops, "best": self.best, "waited": self.waited, "announced": sorted(self.announced)}
 
     def restore(self, state: dict[str, Any]) -> None:

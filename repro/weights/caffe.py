@@ -41,7 +41,7 @@ _LAYER_FIELDS = (2, 100)
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file reads as the fields of a NetParameter up to its first layer, whatever the net is called."""
+    """Tells whether a file reads as the fields of a NetParameter up to its first layer, whatever the net is called."""
     with path.open("rb") as file:
         end = file.seek(0, 2)
         file.seek(0)

@@ -110,7 +110,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 class _Dtype:
-    """What numpy pickles as `dtype('f4', 0, 1)`, and its byte order as a state of its own."""
+    """A type that numpy pickles as `dtype('f4', 0, 1)`, and its byte order as a state of its own."""
 
     def __init__(self, code: str, *_: object) -> None:
         """`code`: kind and size of a number."""
@@ -122,7 +122,7 @@ class _Dtype:
 
 
 class _Array:
-    """What numpy pickles as an empty array, and its content as a state."""
+    """An array that numpy pickles as an empty one, and its content as a state."""
 
     values: np.ndarray
 

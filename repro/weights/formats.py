@@ -1,4 +1,4 @@
-"""Which program wrote a file of weights, told by its content, and the way from there into a network."""
+"""The formats of weights, told by a file's content, and the way from there into a network."""
 
 import hashlib
 import re
@@ -49,7 +49,7 @@ def load_into(path: Path, network: Network, new_classes: bool = False) -> None:
 
 
 def check(path: Path, config: Config, classes: Callable[[], int], new_classes: bool = False) -> str | None:
-    """Whether a file's weights fit the network of a configuration, before any image is read or weight drawn.
+    """Tells whether a file's weights fit the network of a configuration, before any image is read or weight drawn.
 
     `classes` counts those of the images, once the file is known to hold weights. Returns a line where the last layer's
     weights are left out, see `load_into`. UserError as there.
@@ -70,7 +70,7 @@ def read(path: Path) -> Weights:
 
 
 def _guarded(path: Path, use: Callable[[Reader], _Result]) -> _Result:
-    """What `use` makes with the reader of a file's format; whatever is wrong with the file is a UserError."""
+    """Calls `use` with the reader of a file's format; whatever is wrong with the file is a UserError."""
     kind, reader = _recognise(path)
     try:
         return use(reader)
@@ -107,7 +107,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _recognise(path: Path) -> tuple[str, Reader]:
-    """What a file is, in words, and what reads it."""
+    """Tells what a file is, in words, and what reads it."""
     try:
         with path.open("rb") as file:
             start = file.read(_START)

@@ -29,7 +29,7 @@ def at_their_size(path: Path, config: Config, given: set[str]) -> tuple[Config, 
 
 
 def _fit(path: Path, config: Config) -> bool:
-    """Whether all but the number of classes agrees."""
+    """Tells whether all but the number of classes agrees."""
     try:
         check(path, config, lambda: 2, new_classes=True)
     except UserError:

@@ -1,4 +1,4 @@
-"""What our own files of weights say beside the weights: all that using them needs.
+"""Our own files of weights, which say beside the weights all that using them needs.
 
 A run's `weights.safetensors` holds the network's state dict, the statistics of the run's images as tensors named
 `images.*`, and in its metadata the configuration and the names of the classes as JSON, and which run it was.
@@ -33,7 +33,7 @@ STATISTICS = ("mean", "channel_std", "pca_deviations", "pca_vectors")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from."""
+    """The origin of a file of weights."""
 
     record: str
     """The run's place among the records, `<setup>/<recipe>/<ablation>/seed<k>`."""
@@ -46,7 +46,7 @@ class Origin:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether there is a file of safetensors as long as its header says; its numbers are not read."""
+    """Tells whether there is a file of safetensors as long as its header says; its numbers are not read."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -70,7 +70,7 @@ def to_bytes(network: Network, origin: Origin | None = None) -> bytes:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """What a file says about its weights; None where it is none of ours. UserError where what it says is damaged."""
+    """Reads what a file says about its weights; None where it is none of ours. UserError where that is damaged."""
     try:
         with in_utf8(path) as readable, safetensors.safe_open(readable, "pt") as file:
             metadata = file.metadata() or {}

@@ -24,7 +24,7 @@ Globals = Mapping[tuple[str, str], Any]
 
 
 class Sealed:
-    """What the opcode BUILD, which sets attributes, cannot alter."""
+    """An object that the opcode BUILD, which sets attributes, cannot alter."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class Call(Sealed):
         self._function = function
 
     def __call__(self, *args: Any) -> Any:
-        """What the function makes of the arguments."""
+        """Calls the function with the arguments."""
         return self._function(*args)
 
 
@@ -123,7 +123,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Cost(NamedTuple):
-    """What hashing a value takes; only tuples and frozen sets are more than one element."""
+    """The cost of hashing a value; only tuples and frozen sets are more than one element."""
 
     depth: int = 0
     elements: int = 1

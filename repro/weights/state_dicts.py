@@ -47,12 +47,12 @@ def network_in(saved: Any, path: Path) -> dict[str, Held]:
 
 
 def _is_whole(names: Iterable[str]) -> bool:
-    """Whether there are both convolutions and fully connected layers."""
+    """Tells whether there are both convolutions and fully connected layers."""
     return {"conv", "fc"} <= {kind for name in names for kind in ("conv", "fc") if name.startswith(kind)}
 
 
 def _chosen(networks: list[str], path: Path) -> str:
-    """What stands before the names of the network that is meant."""
+    """Finds what stands before the names of the network that is meant."""
     averages = [outer for outer in networks if "ema" in re.split(r"[./_]", outer)]
     among = averages or networks
     if len(among) > 1:
@@ -76,7 +76,7 @@ def _tensors(saved: Any) -> Iterator[tuple[str, Held]]:
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    """What stands before a layer's own name, and our name of its tensor; None for what no layer of AlexNet is called.
+    """Parts a name into what stands before the layer's own, and our name of its tensor; None where no layer has it.
 
     `state_dict/module.features.module.0.weight` gives `state_dict/module.` and `conv1.weight`.
     """

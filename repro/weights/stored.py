@@ -40,7 +40,7 @@ class Stored(Sealed):
 
 
 def stored(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Stored:
-    """What torch's own `_rebuild_tensor` makes of the same arguments. ValueError where they reach out of the storage.
+    """Makes what torch's own `_rebuild_tensor` does of these arguments. ValueError where they reach out of the storage.
 
     A file's arguments can be of any type and size.
     """

@@ -1,4 +1,4 @@
-"""What `torch.save` writes: zip archives since torch 1.6, streams of pickles before, tar archives before 0.1.10.
+"""Files of `torch.save`: zip archives since torch 1.6, streams of pickles before, tar archives before 0.1.10.
 
 `torch.load(weights_only=True)` reads neither the tar archives, in which torchvision's first files are, nor pickles of
 protocol 3 and up. This reader runs no code either: a file's pickle may call what stands below. It reads no number
@@ -81,7 +81,7 @@ _GLOBALS: Globals = {
 
 
 def recognises(start: bytes) -> bool:
-    """Whether a file of torch that is no zip archive begins so; pickles of protocol 4 have a frame in front."""
+    """Tells whether a file of torch that is no zip archive begins so; pickles of protocol 4 have a frame in front."""
     return MAGIC in start[:32] or _is_tar(start)
 
 
@@ -206,7 +206,7 @@ def _read_tar(content: mmap.mmap, path: Path) -> Any:
 
 
 def _storages(content: mmap.mmap, read_next: Callable[[], Any]) -> dict[Any, Storage]:
-    """By key; the parts of others come last."""
+    """Reads the storages by key; those that are parts of others come last."""
     found = {}
     for _ in range(read_next()):
         key, _, type_ = read_next()
@@ -230,7 +230,7 @@ def _tensors(content: mmap.mmap, read_next: Callable[[], Any], storages: dict[An
 
 
 def _members(content: mmap.mmap) -> dict[str, int]:
-    """Where each file of the archive begins; tarfile itself can go round in circles in a damaged one."""
+    """Finds where each file of the archive begins; tarfile itself can go round in circles in a damaged one."""
     found, position = {}, 0
     while position < len(content) and content[position] != 0:
         header = tarfile.TarInfo.frombuf(content[position : position + tarfile.BLOCKSIZE], "utf-8", "strict")

@@ -23,7 +23,7 @@ class SpaceToDepthConv1(Conv1):
         return super().forward(x) if kind is None else self._over_blocks(x, kind)
 
     def _over_blocks(self, x: Tensor, kind: torch.dtype) -> Tensor:
-        """What `forward` gives, in that type."""
+        """Computes what `forward` gives, in that type."""
         kernel, side = self.kernel_size[0], self.stride[0]
         touched = -(-kernel // side)  # blocks that a kernel meets along each side
         steps = [(length + 2 * self.zeros + self.more - kernel) // side for length in x.shape[2:]]

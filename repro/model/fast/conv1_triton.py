@@ -17,7 +17,7 @@ OPTIONS = {"enable_fp_fusion": False}
 
 
 def space_to_depth(x: Tensor, before: int, height: int, width: int, side: int, kind: torch.dtype) -> Tensor:
-    """As `conv1._blocks`, for images on a GPU."""
+    """Does as `conv1.space_to_depth`, for images on a GPU."""
     x = x.contiguous(memory_format=torch.channels_last)
     count, maps, rows, columns = x.shape
     shape = (count, side**2 * maps, height // side, width // side)

@@ -14,10 +14,10 @@ class FusedLRN(LocalResponseNorm):
     """`LocalResponseNorm` by a kernel where there is one for the input, else by PyTorch's operations."""
 
     after_relu = False
-    """Whether the gradient is that of a ReLU in front too, which then keeps none of its own."""
+    """Tells whether the gradient is that of a ReLU in front too, which then keeps none of its own."""
 
     def normalised(self, x: Tensor) -> Tensor:
-        """As in the formula."""
+        """Computes the formula by a kernel where there is one."""
         kernels = self.kernels(x)
         if kernels is None:
             return super().normalised(x)
@@ -25,7 +25,7 @@ class FusedLRN(LocalResponseNorm):
         return out
 
     def gradient(self, x: Tensor, g: Tensor) -> Tensor:
-        """As in the formula."""
+        """Computes the gradient by a kernel where there is one; that of a ReLU in front too where it accounts for it."""
         kernels, layout = self.kernels(x), _layout(x)
         if kernels is None or layout is None:
             gradient = super().gradient(x, g)
@@ -53,6 +53,6 @@ class ReLUBeforeLRN(nn.ReLU):
 
 
 def _layout(x: Tensor) -> torch.memory_format | None:
-    """How (N, C, H, W) lies in memory; None where there are gaps."""
+    """Tells how (N, C, H, W) lies in memory; None where there are gaps."""
     layouts = (torch.channels_last, torch.contiguous_format)
     return next((layout for layout in layouts if x.is_contiguous(memory_format=layout)), None)

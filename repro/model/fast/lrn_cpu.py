@@ -30,7 +30,7 @@ COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++")
 
 
 def serves(layer: Window, x: Tensor) -> bool:
-    """Whether there is a kernel for this layer and tensor (N, C, H, W), and a compiler to make it with."""
+    """Tells whether there is a kernel for this layer and tensor (N, C, H, W), and a compiler to make it with."""
     return layer.beta == BETA and x.dtype in _NAMES and x.device.type == "cpu" and _library() is not None
 
 

@@ -30,7 +30,7 @@ OPTIONS = {"enable_fp_fusion": True}
 
 
 def serves(layer: Window, x: Tensor) -> bool:
-    """Whether there is a kernel for this layer and tensor (N, C, H, W)."""
+    """Tells whether there is a kernel for this layer and tensor (N, C, H, W)."""
     known = not layer.pixels and layer.beta == BETA and x.is_cuda and x.dtype in TYPES
     return known and x.is_contiguous(memory_format=torch.channels_last) and _vector(layer, x) is not None
 
@@ -87,7 +87,7 @@ def _numbers(x, rows: tl.constexpr, vector: tl.constexpr):
 
 @triton.jit
 def _row(numbers, rows: tl.constexpr, vector: tl.constexpr):
-    """What `_numbers` took apart, (rows, vector)."""
+    """Puts together what `_numbers` took apart, (rows, vector)."""
     if vector == 4:
         a, b, c, d = numbers
         even, odd = tl.join(a, c), tl.join(b, d)
@@ -100,7 +100,7 @@ def _row(numbers, rows: tl.constexpr, vector: tl.constexpr):
 
 @triton.jit
 def _places(row, vector: tl.constexpr):
-    """Where the numbers of each row lie, (rows, vector)."""
+    """Computes where the numbers of each row lie, (rows, vector)."""
     return row.to(tl.int64)[:, None] * vector + tl.arange(0, vector)[None, :]
 
 

@@ -1,4 +1,4 @@
-"""What the kernels of LRN are told of the layer, `lrn.LocalResponseNorm`."""
+"""The fields of the layer, `lrn.LocalResponseNorm`, that the kernels of LRN read."""
 
 from typing import Protocol
 

@@ -33,7 +33,7 @@ OPTIONS = {"enable_fp_fusion": False}
 
 
 def serves(layer: MaxPool, x: Tensor) -> bool:
-    """Whether there are kernels for this layer and tensor (N, C, H, W)."""
+    """Tells whether there are kernels for this layer and tensor (N, C, H, W)."""
     known = x.is_cuda and x.dtype in TYPES and x.dim() == 4 and 0 < x.numel() < NUMBERS
     if not known or layer.kernel_size > LARGEST or layer.stride > LARGEST:
         return False
@@ -78,13 +78,13 @@ def _fixed(layer: MaxPool, shape: torch.Size, vector: int) -> dict[str, int]:
 
 @triton.jit
 def _numbers(at, vector: tl.constexpr):
-    """Where the numbers of each vector lie, (rows, vector)."""
+    """Computes where the numbers of each vector lie, (rows, vector)."""
     return at[:, None] * vector + tl.arange(0, vector)[None, :]
 
 
 @triton.jit
 def _wide(x):
-    """In fp32; bf16 by its bits, for else the compiler compares in bf16: 600 instructions of sm_90 in place of 464."""
+    """Converts to fp32, bf16 by its bits: else the compiler compares in bf16, in 600 instructions of sm_90, not 464."""
     if x.dtype == tl.bfloat16:
         return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
     else:
