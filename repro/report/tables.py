@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
+from urllib.parse import quote
 
 from repro.evidence import published, quiet, stats
 from repro.evidence.comparison import MAIN, MEASURES, TOPS, Arm, Comparison, plain_text
@@ -121,10 +122,10 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
     notes = "; ".join(part.notes(arm))
     effect = part.effects.get(arm.name)
     if effect is None:
-        return [arm.name, _question(arm), "", "", "", str(len(arm.learned)), "", "", "", notes]
+        return [_linked(part, arm), _question(arm), "", "", "", str(len(arm.learned)), "", "", "", notes]
     main, mcnemar = effect.differences[MAIN], effect.mcnemar[TEN_CROPS]
     return [
-        arm.name,
+        _linked(part, arm),
         _question(arm),
         published_effect(arm),
         interval(main, "+"),
@@ -135,6 +136,12 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
         _p(mcnemar.p if mcnemar else None),
         notes,
     ]
+
+
+def _linked(part: Comparison, arm: Arm) -> str:
+    """The arm's name, which leads to the folder of its records; where several hold them, to the first."""
+    folder = arm.runs[0].folder.parent.name
+    return f"[{arm.name}](../runs/{part.setup}/{part.recipe}/{quote(folder)})"
 
 
 def _cost_row(arm: Arm) -> list[str]:

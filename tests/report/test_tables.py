@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def csv_rows(files: dict[str, str], stem: str = STEM) -> dict[str, dict[str, str
 
 def page_row(page: str, ablation: str, table: int = 0) -> list[str]:
     """Cells of an ablation in the n-th table of a page."""
-    rows = [line for line in page.splitlines() if line.startswith(f"| {ablation} |")]
+    plain = [re.sub(r"^\| \[([^]]*)\]\([^)]*\)", r"| \1", line) for line in page.splitlines()]
+    rows = [line for line in plain if line.startswith(f"| {ablation} |")]
     return [cell.strip() for cell in rows[table].strip("|").split("|")]
 
 
@@ -466,3 +468,10 @@ def test_a_peak_that_holds_the_memory_of_earlier_runs_is_not_shown(tmp_path: Pat
         files = render(tmp_path / commit, *made)
         (row,) = csv.DictReader(next(text for name, text in files.items() if name.endswith("-cuda.csv")).splitlines())
         assert bool(row["peak_memory_mib"]) is shown
+
+
+def test_an_arm_leads_to_the_folder_of_its_records(tmp_path: Path) -> None:
+    page = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN))[f"{STEM}.md"]
+    links = re.findall(r"^\| \[\w+\]\(([^)]*)\) \|", page, re.MULTILINE)
+    assert len(links) == 2
+    assert all((tmp_path / "tables" / link).resolve().is_dir() for link in links)

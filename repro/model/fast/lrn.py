@@ -25,7 +25,7 @@ class FusedLRN(LocalResponseNorm):
         return out
 
     def gradient(self, x: Tensor, g: Tensor) -> Tensor:
-        """Computes the gradient by a kernel where there is one; that of a ReLU in front too where it accounts for it."""
+        """Computes the gradient by a kernel where there is one, and that of a ReLU in front with it."""
         kernels, layout = self.kernels(x), _layout(x)
         if kernels is None or layout is None:
             gradient = super().gradient(x, g)
