@@ -29,7 +29,7 @@ from repro.benchmarks.benchfile import Part
 from repro.benchmarks.cells import HEADER, THROUGHPUT_HEADER, cells, tell, throughput_cells
 from repro.benchmarks.own_process import within
 from repro.benchmarks.targets import CPU, CUDA, judge, not_measured, targets
-from repro.command import exit_code, own_words
+from repro.command import exit_code, helped, own_words
 from repro.environment import capture_code, capture_machine
 from repro.errors import RunFailure, UserError
 from repro.experiments.words import at_home
@@ -53,8 +53,7 @@ DEFAULTS = {"only": "", "device": CPU, "results_dir": "results"}
 
 def main() -> None:
     """Reads `key=value` arguments, measures, prints, writes. RunFailure where the CPU misses a target."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__, end="")
+    if helped(sys.argv[1:], __doc__):
         return
     own, rest = own_words(sys.argv[1:], DEFAULTS)
     if rest:

@@ -53,6 +53,14 @@ def _check_working_folder() -> None:
         raise UserError("the working folder no longer exists: cd to one that does") from error
 
 
+def helped(words: Sequence[str], text: str | None) -> bool:
+    """Prints a command's help where its words ask for it, and tells whether they do."""
+    asked = bool({"-h", "--help"} & set(words))
+    if asked:
+        print((text or "").strip())
+    return asked
+
+
 def warn(text: str) -> None:
     """One line on stderr, for a command whose stdout is its answer."""
     print(f"warning: {text}", file=sys.stderr)

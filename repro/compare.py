@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro import record
-from repro.command import exit_code, own_words
+from repro.command import exit_code, helped, own_words
 from repro.errors import RunFailure, UserError
 from repro.evidence.comparison import Comparison, comparisons
 from repro.experiments import suites
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(arguments: Sequence[str]) -> None:
-    if {"--help", "-h"} & set(arguments):
-        print(__doc__, end="")
+    if helped(arguments, __doc__):
         return
     results_dir, chosen, check = _parse(arguments)
     own = results_dir.resolve() == experiments_page.RESULTS.resolve()

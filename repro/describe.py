@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from repro.command import exit_code, own_words
+from repro.command import exit_code, helped, own_words
 from repro.errors import UserError
 from repro.text import console_for_tables
 
@@ -41,8 +41,7 @@ def _print_table(rows: "list[Layer]", title: str) -> None:
 
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, and `format=table|json`. The setup is `ilsvrc2012`."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
+    if helped(sys.argv[1:], __doc__):
         return
     own, arguments = own_words(sys.argv[1:], {"format": "table"})
     if own["format"] not in FORMATS:

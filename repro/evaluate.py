@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code, own_words, warn
+from repro.command import exit_code, helped, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
 from repro.text import counted
@@ -88,8 +88,8 @@ def _subject(config: Config, weights: Path, data: "ImageData", device: str) -> d
 
 def _as_trained(data: "ImageData", weights: Path) -> "ImageData":
     """The images with the statistics that our own file of weights keeps, where they are of images of this size."""
+    from repro.weights.names import listed
     from repro.weights.own import read_origin
-    from repro.weights.wording import listed
 
     origin = read_origin(weights)
     if origin is None:
@@ -146,8 +146,7 @@ def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, `weights=FILE`, `mean=FILE` and `format=table|json`."""
     from repro.experiments.compose import compose
 
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
+    if helped(sys.argv[1:], __doc__):
         return
     own, words = own_words(sys.argv[1:], {"weights": "", "mean": "", "format": "table"})
     if own["format"] not in FORMATS:

@@ -7,14 +7,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES
 from pathlib import Path
+from typing import IO
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Writes a file as a whole or not at all. Raises OSError."""
-    new = path.with_name(f".{path.name}.new")
-    write_file(new, content)
-    new.replace(path)
-    sync_folder(path.parent)
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file that takes the place of another one when the block ends well, and is gone when it does not."""
+    new = unfinished(path)
+    try:
+        with new.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        sync_folder(path.parent)
+    except Exception:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+
+
+def unfinished(path: Path) -> Path:
+    """Returns the file that `replacing` writes; a kill may leave it."""
+    return path.with_name(f".{path.name}.new")
 
 
 def write_file(path: Path, content: bytes) -> None:

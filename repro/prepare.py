@@ -8,7 +8,7 @@ packed again. Any key of `repro.run` can follow: data.root, data.cache, data.ima
 import sys
 from typing import TYPE_CHECKING
 
-from repro.command import exit_code, own_words
+from repro.command import exit_code, helped, own_words
 from repro.errors import UserError
 from repro.text import counted
 
@@ -22,8 +22,7 @@ def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, and `verify=true|false`. Prints what the store holds."""
     from repro.experiments.compose import compose
 
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
+    if helped(sys.argv[1:], __doc__):
         return
     own, words = own_words(sys.argv[1:], {"verify": "false"})
     if own["verify"] not in YES_NO:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code, own_words, warn
+from repro.command import exit_code, helped, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
 from repro.text import console_for_tables
@@ -37,7 +37,7 @@ _COMMA = re.compile(r",(?![^\[]*\])")  # not within brackets
 
 
 @dataclass(frozen=True)
-class Arm:
+class Subject:
     """A configuration, the ablation that makes it, and the name of all that it changes."""
 
     config: Config
@@ -65,7 +65,7 @@ Tables = dict[str, "pd.DataFrame"]
 """`layers` and `kernels`."""
 
 
-def arms(words: list[str]) -> list[Arm]:
+def arms(words: list[str]) -> list[Subject]:
     """One for each name of `ablation=a,b` or `ablation=a,[b,c]`. UserError for what does not compose."""
     from repro.config import Precision
     from repro.experiments.compose import compose
@@ -86,11 +86,11 @@ def arms(words: list[str]) -> list[Arm]:
         device = choose_device(config.train.device)
         config = resolved(config, device, warn)
         label, _ = identify(config, chosen, resolve(Precision.auto, device))
-        found.append(Arm(config, "+".join(chosen), label))
+        found.append(Subject(config, "+".join(chosen), label))
     return found
 
 
-def profile(arms: list[Arm], steps: int) -> None:
+def profile(arms: list[Subject], steps: int) -> None:
     """Profiles the arms in turn, prints and files their tables, and those of each one's difference from the first.
 
     Raises UserError or RunFailure where the results cannot be written.
@@ -106,7 +106,7 @@ def profile(arms: list[Arm], steps: int) -> None:
         _compare(arm, other, arms[0], tables[0], stand, console)
 
 
-def _trace(arm: Arm, stand: Stand) -> Path:
+def _trace(arm: Subject, stand: Stand) -> Path:
     return stand.traces / arm.name / f"{arm.ablation}.pt.trace.json.gz"
 
 
@@ -126,13 +126,13 @@ def _stand(config: Config) -> Stand:
     return Stand(device, machine, ceilings, results / "profiles" / name, results / "raw" / "profiles" / name)
 
 
-def _report(arm: Arm, profiled: "Profiled", stand: Stand, console: "Console") -> Tables:
+def _report(arm: Subject, profiled: "Profiled", stand: Stand, console: "Console") -> Tables:
     from repro.profiling import roofline
-    from repro.profiling.breakdown import kernel_table, layer_table
+    from repro.profiling.breakdown import by_kernel, by_layer
     from repro.profiling.printed import step_table
 
     folder = stand.tables / arm.name
-    tables = {"layers": layer_table(profiled, stand.ceilings), "kernels": kernel_table(profiled, stand.ceilings)}
+    tables = {"layers": by_layer(profiled, stand.ceilings), "kernels": by_kernel(profiled, stand.ceilings)}
     summary = _summary(arm, profiled, stand)
     _write_tables(folder, tables)
     roofline.draw(tables["layers"], stand.ceilings, _title(arm, stand), folder / "roofline.png")
@@ -147,7 +147,7 @@ def _report(arm: Arm, profiled: "Profiled", stand: Stand, console: "Console") ->
 _ROW = {"layers": "layer and phase", "kernels": "kernel"}
 
 
-def _compare(arm: Arm, tables: Tables, first: Arm, reference: Tables, stand: Stand, console: "Console") -> None:
+def _compare(arm: Subject, tables: Tables, first: Subject, reference: Tables, stand: Stand, console: "Console") -> None:
     from repro.profiling.breakdown import difference
     from repro.profiling.printed import difference_table
 
@@ -158,14 +158,14 @@ def _compare(arm: Arm, tables: Tables, first: Arm, reference: Tables, stand: Sta
         console.print(difference_table(change, title, (first.ablation, arm.ablation)))
 
 
-def _title(arm: Arm, stand: Stand) -> str:
+def _title(arm: Subject, stand: Stand) -> str:
     setup, recipe, batch = arm.config.setup, arm.config.recipe, arm.config.train.batch_size
     return (
         f"{stand.machine.device}, {arm.config.train.precision.name}: {setup}, {recipe}, {arm.ablation}, batch {batch}"
     )
 
 
-def _summary(arm: Arm, profiled: "Profiled", stand: Stand) -> dict[str, Any]:
+def _summary(arm: Subject, profiled: "Profiled", stand: Stand) -> dict[str, Any]:
     from repro.environment import capture_code, command_line
 
     train = arm.config.train
@@ -217,8 +217,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, `ablation=` with several names, and `steps=10`."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
+    if helped(sys.argv[1:], __doc__):
         return
     own, words = own_words(sys.argv[1:], {"steps": "10"})
     if not own["steps"].isdecimal() or int(own["steps"]) < 1:

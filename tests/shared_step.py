@@ -9,7 +9,7 @@ import repro.train.step
 from repro.distributed import SINGLE, World, from_environment, init, shut_down
 from repro.model import build
 from repro.train.optimizer import make_optimizer
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 from repro.train.step import TrainingStep
 from tests.tiny import CROP, tiny_config
 
@@ -25,12 +25,12 @@ def trained(world: World, micro_batch: int | None) -> tuple[list[torch.Tensor], 
     torch.manual_seed(0)
     network = build(config, 4).double().train()
     step = TrainingStep(config, network, make_optimizer(network, config.optimizer), CPU, world)
-    tally = Tally.on(CPU)
+    running = RunningLoss.on(CPU)
     for count in (16, 16, 16, 16, 5, 1):
         images, labels = 60 * torch.randn(count, 3, CROP, CROP, dtype=torch.float64), torch.randint(4, (count,))
         own = world.shard(count)
-        step(images[own], labels[own], tally, count)
-    return [parameter.detach() for parameter in network.parameters()], tally.look(world).means()[0]
+        step(images[own], labels[own], running, count)
+    return [parameter.detach() for parameter in network.parameters()], running.snapshot(world).means()[0]
 
 
 def main() -> None:

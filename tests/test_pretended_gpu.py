@@ -29,7 +29,7 @@ from repro.train import loop
 from repro.train.cuda_graph import WARM_UPS
 from repro.train.device import choose_device
 from repro.train.loop import Training
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 from tests.pretend import Gpu
 from tests.tiny import IDENTITY, WORDS, only_record, run_command, tiny_config, tiny_data
 
@@ -39,7 +39,7 @@ IMAGES = 42
 """In batches of 16: two whole ones an epoch, and one of 10."""
 EPOCHS = 3
 """So that the graph is recorded in the second one, and replayed."""
-MAY_WAIT = ("Look.means", "evaluate", "Training.__post_init__", "RecordedStep.__init__")
+MAY_WAIT = ("Snapshot.means", "evaluate", "Training.__post_init__", "RecordedStep.__init__")
 """Functions in which alone a run may wait: looks, evaluation, first moves, recording of a graph."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -152,7 +152,7 @@ def test_in_bf16_no_layer_hands_on_another_type(linked: tuple[str, ...], tmp_pat
     for stage in (training.network.features, training.network.classifier):
         for name, layer in stage.named_children():
             layer.register_forward_hook(lambda _, given, out, name=name: kinds.__setitem__(name, out.dtype))
-    training.step(*next(training._batches(0)), Tally.on(training.device))
+    training.step(*next(training._batches(0)), RunningLoss.on(training.device))
     assert {"conv1", "norm1", "fc8"} <= kinds.keys()
     assert set(kinds.values()) == {torch.bfloat16}, kinds
 
@@ -299,10 +299,10 @@ def test_a_step_that_does_not_fit(graph: bool | None, advice: str, tmp_path: Pat
     config = tiny_config()
     config.train.cuda_graph = graph
     training = made(config, "cuda", tmp_path)
-    batch, tally = next(training._batches(0)), Tally.on(training.device)
+    batch, running = next(training._batches(0)), RunningLoss.on(training.device)
     gpu.limit = gpu.allocated
     with pytest.raises(RunFailure, match=f"^out of memory with 16 images at once: try train.micro_batch={advice}"):
-        training.step(*batch, tally)
+        training.step(*batch, running)
 
 
 def test_an_evaluation_that_does_not_fit(tmp_path: Path, gpu: Gpu) -> None:

@@ -17,7 +17,7 @@ from repro.train import memory
 from repro.train.cuda_graph import WARM_UPS
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import has_bf16, set_precision
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 from repro.train.schedule import Schedule
 from repro.train.step import TrainingStep
 
@@ -116,13 +116,13 @@ def ours(config: Config, device: torch.device, classes: int = CLASSES, determini
     network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(network, config.optimizer)
     Schedule(config, steps=1000).set_rates(optimizer.param_groups, 500)
-    step, tally = TrainingStep(config, network, optimizer, device), Tally.on(device)
+    step, running = TrainingStep(config, network, optimizer, device), RunningLoss.on(device)
     images, labels = _as_in_a_run(config, *_batch(config, device, classes))
 
     def update() -> None:
         set_precision(config.train.precision, config.train.cudnn_benchmark)  # the candidates of a race differ in it
         torch.backends.cudnn.deterministic = deterministic
-        step(images, labels, tally)
+        step(images, labels, running)
 
     return update
 

@@ -53,9 +53,9 @@ def _features(config: ModelConfig) -> Stages:
     """Sections 3.2 to 3.5, convolutional part."""
     conv1_maps, conv2_maps = size(config, "conv1"), size(config, "conv2")
     stages = _conv1(config, conv1_maps)  # (N, 96, 55, 55)
-    stages += follow(config, config.order1, 1, conv1_maps)  # pooled: (N, 96, 27, 27)
+    stages += after_convolution(config, config.order1, 1, conv1_maps)  # pooled: (N, 96, 27, 27)
     stages += _conv(config, "conv2", conv1_maps, kernel=5, padding=config.conv2_padding)  # (N, 256, 27, 27)
-    stages += follow(config, config.order2, 2, conv2_maps)  # pooled: (N, 256, 13, 13)
+    stages += after_convolution(config, config.order2, 2, conv2_maps)  # pooled: (N, 256, 13, 13)
     maps = conv2_maps
     # conv3 (N, 384, 13, 13) sees both columns, conv4 (N, 384, 13, 13) and conv5 (N, 256, 13, 13) their own
     for name, padding in (("conv3", 1), ("conv4", 1), ("conv5", config.conv5_padding)):
@@ -74,8 +74,8 @@ def _conv1(config: ModelConfig, maps: int) -> Stages:
     """11x11 kernels with stride 4. A 224-pixel crop gives 54.25 places: three zeros at right and bottom make 55,
     as the authors' code reads them (`layer.py:1004`; filter_acts.cu counts pixels outside as zero)."""
     padding = _CONV1_PADDING.get(config.conv1_input, 0)
-    more = 3 if config.conv1_input is Conv1Input.zero_right_bottom else 0
-    return [("conv1", Conv1(3, maps, kernel=11, stride=4, padding=padding, more=more))]
+    right_bottom = 3 if config.conv1_input is Conv1Input.zero_right_bottom else 0
+    return [("conv1", Conv1(3, maps, kernel=11, stride=4, padding=padding, right_bottom=right_bottom))]
 
 
 def _links(config: ModelConfig, name: str) -> int:
@@ -141,7 +141,7 @@ def normalization(config: ModelConfig, maps: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(maps)] if config.norm.kind is Normalization.batch_norm else []
 
 
-def follow(config: ModelConfig, order: Order, number: int, maps: int) -> list[tuple[str, nn.Module]]:
+def after_convolution(config: ModelConfig, order: Order, number: int, maps: int) -> list[tuple[str, nn.Module]]:
     """The named layers after a convolution that is normalised and pooled, in the order given."""
     stages: list[tuple[str, nn.Module]] = []
     for step in order.value.split("_"):

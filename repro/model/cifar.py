@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repro.config import ModelConfig, Net, Pooling
-from repro.model.alexnet import activation, dropout, follow, pool, size
+from repro.model.alexnet import activation, after_convolution, dropout, pool, size
 from repro.model.network import Network, output_shape
 
 Stages = list[tuple[str, nn.Module]]
@@ -68,9 +68,9 @@ def _first_two(config: ModelConfig) -> Stages:
     maps1, maps2 = size(config, "conv1"), size(config, "conv2")
     return [
         ("conv1", nn.Conv2d(3, maps1, 5, padding=2)),
-        *follow(config, config.order1, 1, maps1),
+        *after_convolution(config, config.order1, 1, maps1),
         ("conv2", nn.Conv2d(maps1, maps2, 5, padding=2)),
-        *follow(_later_pools(config), config.order2, 2, maps2),
+        *after_convolution(_later_pools(config), config.order2, 2, maps2),
     ]
 
 

@@ -8,18 +8,20 @@ from torch import Tensor, nn
 class Conv1(nn.Conv2d):
     """A convolution of (N, maps_in, H, W) with square kernels, which may have more zeros at right and bottom."""
 
-    def __init__(self, maps_in: int, maps: int, kernel: int, stride: int, padding: int = 0, more: int = 0) -> None:
-        """`padding`: zeros on all four sides; `more`: those that come on top at right and bottom."""
+    def __init__(
+        self, maps_in: int, maps: int, kernel: int, stride: int, padding: int = 0, right_bottom: int = 0
+    ) -> None:
+        """`padding`: zeros on all four sides; `right_bottom`: those that come on top at right and bottom."""
         super().__init__(maps_in, maps, kernel, stride, padding)
-        self.zeros, self.more = padding, more
+        self.zeros, self.right_bottom = padding, right_bottom
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, maps_in, H, W) to (N, maps, H', W')."""
-        return super().forward(F.pad(x, (0, self.more, 0, self.more)) if self.more else x)
+        return super().forward(F.pad(x, (0, self.right_bottom, 0, self.right_bottom)) if self.right_bottom else x)
 
     def extra_repr(self) -> str:
         """Describes the layer for `print(network)`."""
-        return super().extra_repr() + (f", {self.more} more at right and bottom" if self.more else "")
+        return super().extra_repr() + (f", {self.right_bottom} more at right and bottom" if self.right_bottom else "")
 
 
 class ColumnLinear(nn.Module):

@@ -20,7 +20,7 @@ MEASURES = (
 Row = dict[str, float | str]
 
 
-def layer_table(profiled: Profiled, ceilings: Ceilings) -> pd.DataFrame:
+def by_layer(profiled: Profiled, ceilings: Ceilings) -> pd.DataFrame:
     """Columns `layer`, `phase` and `MEASURES`, in the order of the network; the work is the least a layer has to do."""
     groups = _groups(profiled, "layer", "phase")
     rows = []
@@ -33,7 +33,7 @@ def layer_table(profiled: Profiled, ceilings: Ceilings) -> pd.DataFrame:
     return _with_other(rows, "layer", profiled, ceilings)
 
 
-def kernel_table(profiled: Profiled, ceilings: Ceilings) -> pd.DataFrame:
+def by_kernel(profiled: Profiled, ceilings: Ceilings) -> pd.DataFrame:
     """Columns `kernel`, `phase` and `MEASURES`, the longest first; the work is what the kernels did."""
     rows = []
     for (kernel, phase), steps in _groups(profiled, "kernel", "phase").items():

@@ -22,7 +22,7 @@ from repro.train import memory
 from repro.train.cuda_graph import WARM_UPS
 from repro.train.optimizer import make_optimizer
 from repro.train.precision import set_precision
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 from repro.train.step import TrainingStep
 
 ACTIVITIES = {"cpu": [ProfilerActivity.CPU], "cuda": [ProfilerActivity.CPU, ProfilerActivity.CUDA]}
@@ -83,7 +83,7 @@ class _Subject:
         self.optimizer = make_optimizer(self.network, config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * group["lr_factor"]
-        self.train, self.tally = self._training_step(cuda_graph=False), Tally.on(device)
+        self.train, self.running = self._training_step(cuda_graph=False), RunningLoss.on(device)
         self.batches = training_batches(config, data.train, Pixels(config, data, device), epoch=0)
         self.set_precision()
         for _ in range(WARM_UP):
@@ -106,7 +106,7 @@ class _Subject:
         """One step; its images."""
         with record_function(INPUT):
             images, labels = next(self.batches)
-        self.train(images, labels, self.tally)
+        self.train(images, labels, self.running)
         return images
 
     def watch(self, steps: int) -> profile:

@@ -4,9 +4,7 @@ A checkpoint is a file of `torch.save` with the SHA-256 of its bytes behind them
 """
 
 import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,7 +12,7 @@ import torch
 
 from repro import stopping
 from repro.errors import RunFailure, UserError
-from repro.files import sync_folder
+from repro.files import replacing, sync_folder, unfinished
 from repro.model import Network
 from repro.weights.own import Origin, to_bytes
 
@@ -70,25 +68,14 @@ def _write(state: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
         remedy = "make room, then give the same command again"
         raise RunFailure(f"{path}: cannot be written ({reason}): {remedy}") from error
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_suffix(".tmp")
 
 
 def settle(folder: Path, warn: Callable[[str], object]) -> None:
@@ -158,5 +145,5 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def delete(folder: Path) -> None:
     """Removes checkpoints that are no longer needed, the last one last, and what a kill left of their writing."""
-    for path in (_temporary(folder / NAME), _temporary(folder / WEIGHTS), folder / BEFORE, folder / NAME):
+    for path in (unfinished(folder / NAME), unfinished(folder / WEIGHTS), folder / BEFORE, folder / NAME):
         path.unlink(missing_ok=True)

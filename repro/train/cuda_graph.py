@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import RunFailure
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 
 WARM_UPS = 3
 """Steps that are made kernel by kernel before one is recorded, as PyTorch's notes on CUDA graphs have it: libraries
@@ -50,36 +50,36 @@ class Rates:
 
 
 class RecordedStep:
-    """A step over batches of one shape, which updates the weights and adds to a tally.
+    """A step over batches of one shape, which updates the weights and adds to a running loss.
 
     Recording it changes neither the weights nor which random numbers come next.
     """
 
     def __init__(
         self,
-        step: Callable[[Tensor, Tensor, Tally], None],
+        step: Callable[[Tensor, Tensor, RunningLoss], None],
         optimizer: torch.optim.Optimizer,
         images: Tensor,
         labels: Tensor,
     ) -> None:
-        """`step` takes images (N, 3, crop, crop), labels (N,) and a tally. RunFailure where it must wait."""
-        self.images, self.labels, self.tally = images.clone(), labels.clone(), Tally.on(images.device)
+        """`step` takes images (N, 3, crop, crop), labels (N,) and a running loss. RunFailure where it must wait."""
+        self.images, self.labels, self.running = images.clone(), labels.clone(), RunningLoss.on(images.device)
         self.rates = Rates(optimizer, images.device)
 
         def run() -> None:
-            self.tally.sums.zero_()
-            step(self.images, self.labels, self.tally)
+            self.running.sums.zero_()
+            step(self.images, self.labels, self.running)
 
         with torch.random.fork_rng([images.device] if images.is_cuda else []), self.rates.in_groups():
             self.replay = record(run)
 
-    def __call__(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
+    def __call__(self, images: Tensor, labels: Tensor, running: RunningLoss) -> None:
         """Updates as `step` does, at the rates that the optimizer's groups have now."""
         self.images.copy_(images)
         self.labels.copy_(labels)
         self.rates.write()
         self.replay()
-        tally.sums += self.tally.sums
+        running.sums += self.running.sums
 
 
 def record(run: Callable[[], None]) -> Callable[[], None]:

@@ -25,12 +25,12 @@ from repro.train import checkpoint
 from repro.train.evaluation import Evaluation, evaluate, images_at_once
 from repro.train.optimizer import make_optimizer
 from repro.train.out_of_memory import advised
-from repro.train.running_loss import Look, Tally
+from repro.train.running_loss import RunningLoss, Snapshot
 from repro.train.schedule import Schedule
 from repro.train.step import TrainingStep
 
 REPORT_STEPS = 10
-"""Steps between two looks at the loss."""
+"""Steps between two snapshots at the loss."""
 LOOKS_BEHIND = {"cpu": 0, "cuda": 1}
 """Looks that may be on their way while the next steps are queued; a count, so that all processes end at one step."""
 SMALL_CHECKPOINT, SAVING_SHARE = 2**24, 0.1
@@ -149,36 +149,36 @@ class Training:
         for epoch in range(len(self.curve), self.config.train.epochs):
             torch.manual_seed(epoch_seed(self.config.seed, epoch, "dropout"))
             with advised(self.config, self.config.train.micro_batch or self.config.train.batch_size):
-                tally, events = self._epoch(epoch)
-            self.curve.append(self._row(epoch, tally, events))
+                running, events = self._epoch(epoch)
+            self.curve.append(self._row(epoch, running, events))
             if not self.diverged and time.perf_counter() >= self.save_due:
                 self._save()
             self.on_epoch(self.curve[-1])
             if self.diverged:
                 return
 
-    def _epoch(self, epoch: int) -> tuple[Tally, list[str]]:
+    def _epoch(self, epoch: int) -> tuple[RunningLoss, list[str]]:
         self.network.train()
-        tally, events = Tally.on(self.device), []
-        looks: deque[tuple[int, Look]] = deque()  # at steps that the device may not have done yet
+        running, events = RunningLoss.on(self.device), []
+        snapshots: deque[tuple[int, Snapshot]] = deque()  # at steps that the device may not have done yet
         start = time.perf_counter()
         for step, (images, labels) in enumerate(self._batches(epoch)):
             done = epoch * self.steps + step
             events += self.schedule.events(done)
             self.schedule.set_rates(self.optimizer.param_groups, done)
-            self.step(images, labels, tally, self._images_of(step))
+            self.step(images, labels, running, self._images_of(step))
             last = step == self.steps - 1
             if last or step % REPORT_STEPS == REPORT_STEPS - 1:
-                looks.append((step, tally.look(self.world)))
-            while len(looks) > (0 if last else LOOKS_BEHIND[self.device.type]):
-                at, look = looks.popleft()
-                loss, error = look.means()
-                tally.seconds = time.perf_counter() - start  # when the device has done the step, not when it was asked
-                self.on_progress(Progress(epoch, at, self.steps, loss, error, look.images / tally.seconds))
+                snapshots.append((step, running.snapshot(self.world)))
+            while len(snapshots) > (0 if last else LOOKS_BEHIND[self.device.type]):
+                at, snapshot = snapshots.popleft()
+                loss, error = snapshot.means()
+                running.seconds = time.perf_counter() - start  # when the device has done the step
+                self.on_progress(Progress(epoch, at, self.steps, loss, error, snapshot.images / running.seconds))
                 if not math.isfinite(loss):
                     self.diverged = True
-                    return tally, [*events, NOT_FINITE]
-        return tally, events
+                    return running, [*events, NOT_FINITE]
+        return running, events
 
     def _evaluate(self, split: Split) -> Evaluation:
         with advised(self.config, images_at_once(self.config.train)):
@@ -191,18 +191,18 @@ class Training:
             self.network, split, self.pixels, self.config.train, ten_crops, at_most, self.world, on_crops=told
         )
 
-    def _row(self, epoch: int, tally: Tally, events: list[str]) -> dict[str, Any]:
-        loss, error = tally.look(self.world).means()
+    def _row(self, epoch: int, running: RunningLoss, events: list[str]) -> dict[str, Any]:
+        loss, error = running.snapshot(self.world).means()
         classes = len(self.data.classes)
-        done = epoch * self.steps + -(-tally.images // self.config.train.batch_size)  # fewer than all: it diverged
+        done = epoch * self.steps + -(-running.images // self.config.train.batch_size)  # fewer than all: it diverged
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": done,
             "lr": self.schedule.lr(done - 1),
             "train_loss": loss,
             "train_top1": error,
-            "images_per_second": tally.images / tally.seconds,
-            "minutes": tally.seconds / 60 + (self.curve[-1]["minutes"] if self.curve else 0.0),
+            "images_per_second": running.images / running.seconds,
+            "minutes": running.seconds / 60 + (self.curve[-1]["minutes"] if self.curve else 0.0),
         }
         if not self.diverged:
             result = self._evaluate(self.data.val)

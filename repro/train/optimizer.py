@@ -22,10 +22,10 @@ class PaperSGD(torch.optim.SGD):
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float) -> None:
         """Each group has `params`, `lr` (per step) and `weight_decay`."""
         super().__init__(groups, momentum=momentum, fused=True)
-        self.register_step_pre_hook(_meet_rates)  # no method: the optimizer would hold itself, and a run's memory
+        self.register_step_pre_hook(_before_step)  # no method: the optimizer would hold itself, and a run's memory
 
     @torch.no_grad()
-    def meet_rates(self) -> None:
+    def rescale_velocity(self) -> None:
         """Brings the velocities to the groups' rates; `step` does so itself, unless it is being recorded."""
         for group in self.param_groups:
             self._meet_rate(group)
@@ -43,10 +43,10 @@ class PaperSGD(torch.optim.SGD):
         group["velocity_lr"] = group["lr"]
 
 
-def _meet_rates(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+def _before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     assert isinstance(optimizer, PaperSGD)
     if not any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
-        optimizer.meet_rates()
+        optimizer.rescale_velocity()
 
 
 def parameter_groups(network: Network, config: OptimizerConfig) -> list[dict[str, Any]]:

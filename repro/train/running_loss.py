@@ -9,7 +9,7 @@ from repro.distributed import SINGLE, World
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """The sums after so many images, on their way to the host."""
 
     sums: Tensor
@@ -26,7 +26,7 @@ class Look:
 
 
 @dataclass
-class Tally:
+class RunningLoss:
     """Sums over an epoch's batches."""
 
     sums: Tensor
@@ -36,7 +36,7 @@ class Tally:
     seconds: float = 0.0
 
     @classmethod
-    def on(cls, device: torch.device) -> "Tally":
+    def on(cls, device: torch.device) -> "RunningLoss":
         """An empty one."""
         return cls(torch.zeros(2, device=device, dtype=torch.float64))
 
@@ -44,12 +44,12 @@ class Tally:
         """Adds the summed loss in nats and the number of wrong answers of some images, both of shape ()."""
         self.sums += torch.stack((loss.detach().double(), wrong.double()))
 
-    def look(self, world: World = SINGLE) -> Look:
+    def snapshot(self, world: World = SINGLE) -> Snapshot:
         """Asks for the sums as they stand now, over all processes."""
         sums = self.sums.clone()
         world.all_reduce(sums)
         if not sums.is_cuda:
-            return Look(sums, self.images, None)
+            return Snapshot(sums, self.images, None)
         there, copied = sums.to("cpu", non_blocking=True), torch.cuda.Event()
         copied.record()
-        return Look(there, self.images, copied)
+        return Snapshot(there, self.images, copied)

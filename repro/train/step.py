@@ -17,7 +17,7 @@ from repro.train.cuda_graph import WARM_UPS, RecordedStep
 from repro.train.optimizer import PaperSGD
 from repro.train.out_of_memory import advised
 from repro.train.precision import arithmetic
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 
 
 @dataclass
@@ -40,7 +40,7 @@ class TrainingStep:
         if self.world.size > 1:
             self.forward = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
 
-    def __call__(self, images: Tensor, labels: Tensor, tally: Tally, whole: int | None = None) -> None:
+    def __call__(self, images: Tensor, labels: Tensor, running: RunningLoss, whole: int | None = None) -> None:
         """One update from a batch (N, 3, crop, crop), in parts of `micro_batch` whose gradients add up.
 
         `whole`: images of the batch over all processes, where there are several; these are its `world.shard`.
@@ -48,43 +48,43 @@ class TrainingStep:
         count = len(labels) if whole is None else whole
         with advised(self.config, min(self.config.train.micro_batch or count, count)):
             if self._recordable and count == self.config.train.batch_size:
-                self._replay(images, labels, tally)
+                self._replay(images, labels, running)
             else:
-                self._update(images, labels, tally, count)
-        tally.images += count
+                self._update(images, labels, running, count)
+        running.images += count
 
     @property
     def _recordable(self) -> bool:
         return self.device.type == "cuda" and self.world.size == 1 and self.config.may_record
 
-    def _replay(self, images: Tensor, labels: Tensor, tally: Tally) -> None:
+    def _replay(self, images: Tensor, labels: Tensor, running: RunningLoss) -> None:
         """A whole batch by the recorded step; the first few are made kernel by kernel, and the next records it."""
         if self.warm_ups < WARM_UPS:
             self.warm_ups += 1
-            self._update(images, labels, tally, len(labels))
+            self._update(images, labels, running, len(labels))
             return
         if isinstance(self.optimizer, PaperSGD):
-            self.optimizer.meet_rates()
+            self.optimizer.rescale_velocity()
         if self.recorded is None:
             self.recorded = RecordedStep(self._update, self.optimizer, images, labels)
-        self.recorded(images, labels, tally)
+        self.recorded(images, labels, running)
 
-    def _update(self, images: Tensor, labels: Tensor, tally: Tally, whole: int | None = None) -> None:
+    def _update(self, images: Tensor, labels: Tensor, running: RunningLoss, whole: int | None = None) -> None:
         count = len(labels) if whole is None else whole
         self.optimizer.zero_grad(set_to_none=True)
         for x, y, last in self._parts(images, labels, self.config.train.micro_batch or count, count):
             with nullcontext() if last else self._no_exchange():
-                self._add_gradients(x, y, tally, count)
+                self._add_gradients(x, y, running, count)
         if self.config.optimizer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
 
-    def _add_gradients(self, x: Tensor, y: Tensor, tally: Tally, count: int) -> None:
+    def _add_gradients(self, x: Tensor, y: Tensor, running: RunningLoss, count: int) -> None:
         with arithmetic(self.device, self.config.train.precision):
             logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, reduction="sum")
         (loss / count * self.world.size).backward()  # the wrapper takes the mean over processes
-        tally.add(loss, (logits.argmax(1) != y).sum())
+        running.add(loss, (logits.argmax(1) != y).sum())
 
     def _no_exchange(self) -> AbstractContextManager[None]:
         return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import UserError
-from repro.weights.wording import shown
+from repro.weights.names import shown
 
 # Message -> field -> (number, type), of BVLC/caffe, src/caffe/proto/caffe.proto; what we do not read is left out.
 # The floats are declared as bytes: a packed field looks the same in the file, and numpy reads it in one go.

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.weights.names import listed
 from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Unused, load
-from repro.weights.wording import listed
 
 ZIP_MEMBER = "data"
 """Where a compressed checkpoint keeps its pickle (cuda-convnet, util.py)."""

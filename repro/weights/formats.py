@@ -16,9 +16,9 @@ from repro.errors import UserError
 from repro.files import in_utf8, replace_file
 from repro.model import Network, build
 from repro.weights import caffe, cuda_convnet, foreign, own, torch_files, torchvision
+from repro.weights.names import listed, shown
 from repro.weights.state_dicts import Held, network_in
 from repro.weights.stored import Stored
-from repro.weights.wording import listed, shown
 
 Weights = dict[str, Tensor]
 """By the paper's name of the layer: `conv1.weight` (96, 3, 11, 11), `fc6.bias` (4096,)."""

@@ -21,7 +21,7 @@ from repro.experiments.naming import plain_settings
 from repro.experiments.words import quoted
 from repro.files import in_utf8
 from repro.model import Network
-from repro.weights.wording import shown
+from repro.weights.names import shown
 
 IMAGES = "images."
 """In front of the names of tensors that are no weights."""

@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NamedTuple, cast
 
-from repro.weights.wording import shown
+from repro.weights.names import shown
 
 MOST_OPCODES = 3_000_000  # a log of all batches of 90 epochs takes half a million; each may take 200 bytes
 DEEPEST_TUPLE = 100  # hashing a tuple goes down its whole depth on the C stack

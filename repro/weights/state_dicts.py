@@ -9,8 +9,8 @@ from torch import Tensor
 
 from repro.errors import UserError
 from repro.weights import torchvision
+from repro.weights.names import listed, shown
 from repro.weights.stored import Stored
-from repro.weights.wording import listed, shown
 
 PARTS = ("features", "classifier")
 KINDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from repro.errors import UserError
+from repro.weights.names import listed
 from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Sealed, Unused, load
 from repro.weights.stored import Storage, Stored, stored
-from repro.weights.wording import listed
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number 0x1950a86a20f9469cfc6c as a pickle holds it: the start of a stream (torch/serialization.py)."""

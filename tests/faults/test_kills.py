@@ -134,7 +134,7 @@ def test_done_already_makes_lost_weights_from_the_checkpoint(
     assert "done already (complete), but without whole weights; force=true" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("record_or_weights", ["repro.record.write_file", "repro.train.checkpoint.sync_folder"])
+@pytest.mark.parametrize("record_or_weights", ["repro.record.write_file", "repro.files.sync_folder"])
 def test_a_disk_that_is_full_at_the_end_loses_nothing(
     record_or_weights: str, command: Callable[..., int], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from repro.profiling import roofline
 from repro.profiling.attribution import OVERHEAD, Span
-from repro.profiling.breakdown import MEASURES, difference, kernel_table, layer_table
+from repro.profiling.breakdown import MEASURES, by_kernel, by_layer, difference
 from repro.profiling.printed import WIDTH, difference_table, step_table
 from repro.profiling.recorded_steps import Profiled
 from repro.profiling.roofline import Ceilings
@@ -39,7 +39,7 @@ def profiled(*factors: float) -> Profiled:
 
 
 def test_the_layers_and_what_is_left_make_the_step() -> None:
-    table = layer_table(profiled(), CEILINGS)
+    table = by_layer(profiled(), CEILINGS)
     assert list(table.columns) == ["layer", "phase", *MEASURES]
     places = [("input", "input"), ("conv1", "forward"), ("norm1", "forward"), ("conv1", "backward"), ("other", "other")]
     assert list(zip(table["layer"], table["phase"], strict=True)) == places
@@ -49,7 +49,7 @@ def test_the_layers_and_what_is_left_make_the_step() -> None:
 
 
 def test_a_layer_is_held_against_the_ceiling_that_binds_it() -> None:
-    conv1, norm1 = (layer_table(profiled(), CEILINGS).iloc[row] for row in (1, 2))
+    conv1, norm1 = (by_layer(profiled(), CEILINGS).iloc[row] for row in (1, 2))
     assert (conv1["gflop_per_second"], conv1["bound"]) == (pytest.approx(0.5), "compute")
     assert conv1["of_ceiling_percent"] == pytest.approx(50)  # 20 ms at least, 40 taken
     assert (norm1["gigabytes_per_second"], norm1["bound"]) == (pytest.approx(0.05), "memory")
@@ -57,7 +57,7 @@ def test_a_layer_is_held_against_the_ceiling_that_binds_it() -> None:
 
 
 def test_kernels_have_their_own_work_and_come_by_their_time() -> None:
-    table = kernel_table(profiled(), CEILINGS)
+    table = by_kernel(profiled(), CEILINGS)
     assert table["kernel"].iloc[0] == "convolution"
     assert table.set_index("kernel").loc["convolution", "gflop"] == pytest.approx(0.015)
     assert table["milliseconds"].is_monotonic_decreasing
@@ -65,21 +65,21 @@ def test_kernels_have_their_own_work_and_come_by_their_time() -> None:
 
 
 def test_a_disturbed_step_does_not_count() -> None:
-    pd.testing.assert_frame_equal(layer_table(profiled(1, 50), CEILINGS), layer_table(profiled(), CEILINGS))
-    assert kernel_table(profiled(1, 50), CEILINGS)["gflop"].sum() == pytest.approx(0.047)
+    pd.testing.assert_frame_equal(by_layer(profiled(1, 50), CEILINGS), by_layer(profiled(), CEILINGS))
+    assert by_kernel(profiled(1, 50), CEILINGS)["gflop"].sum() == pytest.approx(0.047)
 
 
 def test_kernels_that_ran_at_once_leave_no_negative_rest() -> None:
     both = profiled()
     both.spans[0].append(Span("input", "input", "memcpy", 0.05))
-    assert layer_table(both, CEILINGS)["milliseconds"].iloc[-1] == 0
+    assert by_layer(both, CEILINGS)["milliseconds"].iloc[-1] == 0
 
 
 def test_a_difference_takes_what_is_missing_for_nothing() -> None:
     reference, other = profiled(), profiled()
     other.spans[0].remove(next(span for span in other.spans[0] if span.layer == "norm1"))
     other.spans[0].append(Span("update", "update", "fused", 0.005))
-    change = difference(layer_table(other, CEILINGS), layer_table(reference, CEILINGS))
+    change = difference(by_layer(other, CEILINGS), by_layer(reference, CEILINGS))
     rows = change.set_index("layer")["difference_milliseconds"]
     assert rows["norm1"] == pytest.approx(-20)
     assert rows["update"] == pytest.approx(5)
@@ -90,14 +90,14 @@ def test_a_difference_takes_what_is_missing_for_nothing() -> None:
 
 def test_the_picture_can_be_opened(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("picture") / "roofline.png"
-    roofline.draw(layer_table(profiled(), CEILINGS), CEILINGS, "Xeon, fp32", path)
+    roofline.draw(by_layer(profiled(), CEILINGS), CEILINGS, "Xeon, fp32", path)
     with Image.open(path) as picture:
         assert picture.width >= 2 * picture.height > 1000
 
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_narrow_screen_shows_times_alone(width: int) -> None:
-    table = kernel_table(profiled(), CEILINGS)
+    table = by_kernel(profiled(), CEILINGS)
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(step_table(table, "by kernel", width))
     text = console.export_text()
@@ -109,7 +109,7 @@ def test_a_narrow_screen_shows_times_alone(width: int) -> None:
 def test_the_screen_shows_rows_of_some_weight_and_the_sum_of_all() -> None:
     many = profiled()
     many.spans[0].append(Span("forward", "relu1", "tiny", 1e-6))
-    table = kernel_table(many, CEILINGS)
+    table = by_kernel(many, CEILINGS)
     console = Console(width=WIDTH, record=True, file=io.StringIO())
     console.print(step_table(table, "by kernel", WIDTH))
     console.print(difference_table(difference(table, table), "less itself", ("baseline", "no_lrn")))

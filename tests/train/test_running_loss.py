@@ -7,18 +7,18 @@ import torch
 
 from repro.train import loop
 from repro.train.loop import Progress
-from repro.train.running_loss import Tally
+from repro.train.running_loss import RunningLoss
 from tests.tiny import make_training, tiny_config, tiny_data
 
 
 def test_a_look_keeps_what_the_sums_were() -> None:
-    tally = Tally.on(torch.device("cpu"))
-    tally.add(torch.tensor(6.0), torch.tensor(1))
-    tally.images = 4
-    look = tally.look()
-    tally.add(torch.tensor(math.nan), torch.tensor(1))
-    tally.images = 8
-    assert look.means() == (1.5, 25.0)
+    running = RunningLoss.on(torch.device("cpu"))
+    running.add(torch.tensor(6.0), torch.tensor(1))
+    running.images = 4
+    snapshot = running.snapshot()
+    running.add(torch.tensor(math.nan), torch.tensor(1))
+    running.images = 8
+    assert snapshot.means() == (1.5, 25.0)
 
 
 @pytest.mark.parametrize("lr", [0.01, 1e38])
@@ -46,15 +46,15 @@ def test_a_look_at_a_gpu_is_read_after_the_next_one_was_asked_for(
 
 @pytest.mark.cuda
 def test_on_a_gpu_a_look_waits_for_nothing() -> None:
-    tally = Tally.on(torch.device("cuda"))
-    tally.images = 1
-    tally.look().means()  # what is made at the first use may wait
+    running = RunningLoss.on(torch.device("cuda"))
+    running.images = 1
+    running.snapshot().means()  # what is made at the first use may wait
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")  # which warns, too, that it is a prototype
         try:
-            look = tally.look()
+            snapshot = running.snapshot()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert [warning for warning in told if "called a synchronizing" in str(warning.message)] == []
-    assert look.means() == (0.0, 0.0)
+    assert snapshot.means() == (0.0, 0.0)

@@ -26,7 +26,7 @@ class SpaceToDepthConv1(Conv1):
         """Computes what `forward` gives, in that type."""
         kernel, side = self.kernel_size[0], self.stride[0]
         touched = -(-kernel // side)  # blocks that a kernel meets along each side
-        steps = [(length + 2 * self.zeros + self.more - kernel) // side for length in x.shape[2:]]
+        steps = [(length + 2 * self.zeros + self.right_bottom - kernel) // side for length in x.shape[2:]]
         height, width = (side * (count + touched) for count in steps)
         fast = x.is_cuda and not x.requires_grad  # the kernel has no backward pass
         kernels = triton_kernels.load("repro.model.fast.conv1_triton") if fast else None

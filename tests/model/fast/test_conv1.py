@@ -41,7 +41,7 @@ def sums_of_sizes(conv: Conv1, x: Tensor, gradient: Tensor) -> list[Tensor]:
 
 def both_ways(conv: Conv1, x: Tensor, gradient: Tensor, *parameters: Tensor) -> list[Tensor]:
     weight, bias = (p.detach().double().requires_grad_() for p in parameters)
-    wide = F.pad(x.double(), (conv.zeros, conv.zeros + conv.more) * 2)
+    wide = F.pad(x.double(), (conv.zeros, conv.zeros + conv.right_bottom) * 2)
     out = F.conv2d(wide, weight, bias, conv.stride)
     return [out.detach(), *torch.autograd.grad(out, (weight, bias), gradient.double())]
 
@@ -52,12 +52,12 @@ def passes(conv: Conv1, x: Tensor, gradient: Tensor) -> list[Tensor]:
 
 
 GEOMETRIES = [
-    {"kernel": 11, "stride": 4, "more": 3},
+    {"kernel": 11, "stride": 4, "right_bottom": 3},
     {"kernel": 11, "stride": 4},
     {"kernel": 11, "stride": 4, "padding": 2},
     {"kernel": 11, "stride": 4, "padding": 1},
     {"kernel": 7, "stride": 2, "padding": 1},
-    {"kernel": 5, "stride": 5, "more": 1},
+    {"kernel": 5, "stride": 5, "right_bottom": 1},
 ]
 
 
@@ -141,7 +141,7 @@ def test_blocks_are_for_bf16_and_can_be_switched_off(
 
 
 def test_the_state_is_that_of_a_plain_convolution() -> None:
-    assert {name: value.shape for name, value in Conv1(3, 4, 11, 4, more=3).state_dict().items()} == {
+    assert {name: value.shape for name, value in Conv1(3, 4, 11, 4, right_bottom=3).state_dict().items()} == {
         "weight": (4, 3, 11, 11),
         "bias": (4,),
     }

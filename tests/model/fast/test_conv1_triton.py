@@ -74,7 +74,7 @@ def test_a_gpu_gives_what_pytorchs_operations_give() -> None:
 @pytest.mark.cuda
 def test_images_with_a_gradient_go_by_pytorchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv1_triton, "space_to_depth", lambda *given: pytest.fail("the kernel has no backward pass"))
-    layer = conv1.SpaceToDepthConv1(3, 4, kernel=11, stride=4, more=3).cuda()
+    layer = conv1.SpaceToDepthConv1(3, 4, kernel=11, stride=4, right_bottom=3).cuda()
     x = torch.ones(2, 3, 64, 64, device="cuda", requires_grad=True)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         layer(x).float().sum().backward()
