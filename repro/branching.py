@@ -9,7 +9,8 @@ from repro import record as records
 from repro.errors import Taken
 from repro.evidence.branches import shared_epochs
 from repro.experiments import naming
-from repro.runner import Run, only_one
+from repro.request import Run
+from repro.runner import only_one
 from repro.train import checkpoint
 from repro.train.loop import Training
 

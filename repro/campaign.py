@@ -41,8 +41,7 @@ from repro.errors import Taken, Unusable, UserError
 from repro.experiments import suites, sweep
 from repro.experiments.compose import compose
 from repro.pace import Clock, Timings, span, timings_of
-from repro.request import request
-from repro.runner import Run
+from repro.request import Run, request
 from repro.terminal.end import of_sweep
 from repro.terminal.screen import Screen
 from repro.text import counted

@@ -16,7 +16,7 @@ from repro.distributed import from_environment
 from repro.environment import device_name
 
 if TYPE_CHECKING:
-    from repro.runner import Run
+    from repro.request import Run
 
 FILE = "suite_seconds.jsonl"  # in the results folder's raw/
 KEYS = {"device", "setup", "config_hash", "seconds", "epochs", "guess_of"}

@@ -2,18 +2,57 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from repro import record as records
 from repro.config import Config, Precision
 from repro.distributed import from_environment
 from repro.experiments import naming
 from repro.experiments.keys import plain
+from repro.experiments.naming import PRECISION, leaves_precision_open
 from repro.experiments.words import chosen_ablations
 from repro.record import config_hash
-from repro.runner import Run
 from repro.train.device import choose_device
 from repro.train.precision import resolve, resolved
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration, what it is filed under, and the command that asked for it."""
+
+    config: Config
+    label: str
+    """Name of the ablation, from the difference against the plain recipe and setup."""
+    difference: dict[str, Any]
+    """Changed key -> (plain value, value here)."""
+    plain: dict[str, Any]
+    """The whole configuration as nested plain values."""
+    config_hash: str
+    """Of everything that makes the run the experiment that it is."""
+    command: Sequence[str]
+    init_from: Path | None = None
+    """File of weights to start from, which the configuration knows by its fingerprint."""
+    chosen: Sequence[str] = ()
+    """Ablations asked for by name, `baseline` included."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the record."""
+        return records.run_folder(*self._place)
+
+    @property
+    def raw(self) -> Path:
+        """The folder of checkpoint and weights."""
+        return records.raw_folder(*self._place)
+
+    @property
+    def _place(self) -> tuple[str, str, str, str, str]:
+        config, device = self.config, choose_device(self.config.train.device, from_environment())
+        automatic = PRECISION not in self.difference and leaves_precision_open(config.recipe, config.setup)
+        leaf = records.leaf(config.seed, device.type, config.train.precision.name if automatic else None)
+        return config.results_dir, config.setup, config.recipe, self.label, leaf
 
 
 def request(config: Config, words: Sequence[str], command: Sequence[str], warn: Callable[[str], object]) -> Run:

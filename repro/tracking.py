@@ -22,7 +22,7 @@ from repro.record import publishable
 if TYPE_CHECKING:
     import wandb
 
-    from repro.runner import Run
+    from repro.request import Run
 
 INIT_TIMEOUT = 10.0  # seconds; W&B's own 90 would hold up every run on a machine without internet
 FINISH_TIMEOUT = 20.0  # seconds; what is not uploaded by then stays on disk for `wandb sync`

@@ -12,7 +12,7 @@ from repro import record as records
 from repro.config import Normalization
 from repro.distributed import SINGLE, World, from_environment, init
 from repro.errors import UserError
-from repro.runner import _check_shared
+from repro.run_checks import check_shared
 from repro.train.device import choose_device
 from tests.shared_step import ROUNDING
 from tests.tiny import WORDS, make_image_folder, make_training, only_record, run_command, tiny_config, tiny_data
@@ -130,13 +130,13 @@ def test_a_shared_run_is_filed_once_and_as_one_process_files_it(tmp_path: Path) 
 
 def test_processes_refuse_what_they_cannot_share() -> None:
     config, data = tiny_config(), tiny_data(val=3)
-    _check_shared(config, data, World(0, 3))
+    check_shared(config, data, World(0, 3))
     with pytest.raises(UserError, match="4 processes cannot share 3 images: start 3 or fewer"):
-        _check_shared(config, data, World(0, 4))
+        check_shared(config, data, World(0, 4))
     config.model.norm.kind = Normalization.batch_norm
     with pytest.raises(UserError, match="run it without torchrun"):
-        _check_shared(config, data, World(0, 2))
-    _check_shared(config, data, SINGLE)
+        check_shared(config, data, World(0, 2))
+    check_shared(config, data, SINGLE)
 
 
 def test_processes_with_different_checkpoints_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

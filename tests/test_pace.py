@@ -10,8 +10,7 @@ from repro import pace
 from repro.command import warn
 from repro.experiments.compose import compose
 from repro.pace import Timings
-from repro.request import request
-from repro.runner import Run
+from repro.request import Run, request
 
 LINE = {"device": "here", "setup": "embedded", "config_hash": "c0ffee", "seconds": 20.0, "epochs": 10, "guess_of": None}
 

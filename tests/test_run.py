@@ -423,7 +423,7 @@ def test_ctrl_c_while_the_end_is_measured_leaves_a_run_to_go_on_with(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "_measure", press_ctrl_c)
+        patch.setattr(runner, "measure", press_ctrl_c)
         assert start() == 130
     assert "the same command goes on" in capfd.readouterr().out
     assert only_record(results).status == "stopped"

@@ -20,7 +20,7 @@ from repro.text import counted
 
 if TYPE_CHECKING:
     from repro.data.store import ImageData
-    from repro.runner import Run
+    from repro.request import Run
     from repro.train.loop import Training
 
 Lines = list[tuple[str, str]]

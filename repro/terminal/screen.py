@@ -18,7 +18,7 @@ from repro.text import wrapped
 
 if TYPE_CHECKING:
     from repro.data.store import ImageData
-    from repro.runner import Run
+    from repro.request import Run
     from repro.train.loop import Progress as Step
     from repro.train.loop import Training
 

@@ -51,7 +51,7 @@ def left(results: Path) -> dict[str, Any]:
 def at_its_end(command: Callable[..., int], results: Path, *words: str) -> None:
     """Kills the run when its training has ended."""
     with pytest.MonkeyPatch.context() as patch:
-        interrupt(patch, runner, "_measure", 1, Kill())
+        interrupt(patch, runner, "measure", 1, Kill())
         with pytest.raises(Kill):
             command(results, *words)
 
@@ -77,13 +77,13 @@ def test_a_kill_at_any_change_of_a_file_loses_nothing(
     else:
         at_its_end(command, base)
     measured: list[Any] = []  # once: it takes longer than all else
-    measure = runner._measure
-    monkeypatch.setattr(runner, "_measure", lambda training: measured or measured.extend(measure(training)) or measured)
+    measure = runner.measure
+    monkeypatch.setattr(runner, "measure", lambda training: measured or measured.extend(measure(training)) or measured)
     monkeypatch.setattr("repro.train.step.TrainingStep.__call__", lambda *_: pytest.fail("all epochs are done"))
     for number in range(1, EVENTS):
         results = tmp_path / str(number)
         shutil.copytree(base, results)
-        with killed_at(number, (runner, "_file")) as count:
+        with killed_at(number, (runner, "file")) as count:
             try:
                 assert command(results, *words) == 0
             except Kill:

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from repro.experiments.compose import compose
 from repro.pace import timings_of
-from repro.request import request
-from repro.runner import Run
+from repro.request import Run, request
 from repro.terminal import screen
 from repro.terminal.screen import Screen
 from repro.train.loop import Progress
