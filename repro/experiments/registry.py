@@ -55,7 +55,7 @@ def _check_new(name: str, others: Iterable[str]) -> None:
 
 @lru_cache
 def _registered() -> frozenset[str]:
-    """Names in the index, which `python -m repro.registry` writes of files that it has checked."""
+    """Names in the index, which `python -m repro.compare` writes of files that it has checked."""
     index = folder.EXPERIMENTS / "README.md"
     text = index.read_text(encoding="utf-8") if index.is_file() else ""
     return frozenset(re.findall(r"^\| `(\w+)` \|", text.partition("## Ablations")[2], re.MULTILINE))

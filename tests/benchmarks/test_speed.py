@@ -68,11 +68,11 @@ def test_lrn_of_pytorch(benchmark_images: Measure, layers: dict[str, tuple[nn.Mo
     benchmark_images(both_ways(plain_pytorch.response_norm(config.model.norm), x), BATCH)
 
 
-@pytest.mark.parametrize("in_blocks", [True, False])
-def test_conv1_in_bf16(benchmark_images: Measure, config: Config, in_blocks: bool) -> None:
+@pytest.mark.parametrize("space_to_depth", [True, False])
+def test_conv1_in_bf16(benchmark_images: Measure, config: Config, space_to_depth: bool) -> None:
     """Over blocks of pixels, and pixel by pixel."""
     config = copy.deepcopy(config)
-    config.train.fast_kernels = in_blocks
+    config.train.fast_kernels = space_to_depth
     conv1 = build(config, CLASSES).features.conv1.to(memory_format=torch.channels_last)
     images = (torch.randn(BATCH, 3, config.crop, config.crop) * 50).contiguous(memory_format=torch.channels_last)
 
