@@ -35,8 +35,8 @@ def measure(config: Config, weights: Path, mean: Path | None = None) -> dict[str
     import torch
 
     from repro import threads
-    from repro.data.augmentation import Pixels
     from repro.data.on_gpu import resident
+    from repro.data.preprocess import Pixels
     from repro.data.sources import class_count
     from repro.data.store import open_data
     from repro.model import build

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from repro.data.augmentation import Windows, cut_into
-from repro.data.image_arrays import Squares
+from repro.data.image_arrays import ImageArray
 
 
-def cut(images: Squares, indices: np.ndarray, windows: Windows, crop: int) -> Tensor:
+def cut(images: ImageArray, indices: np.ndarray, windows: Windows, crop: int) -> Tensor:
     """Crops of a store (M, S, S, 3): uint8 (N, 3, crop, crop), channels last in memory, not yet mirrored."""
     out = torch.empty(len(indices), crop, crop, 3, dtype=torch.uint8)
     cut_into(out.numpy(), images, indices, windows)

@@ -10,9 +10,9 @@ from torch import Tensor
 from repro.benchmarks import training_steps, whole_runs
 from repro.benchmarks.alternating import Measure, Measured, Reasons, one_after_the_other, rate
 from repro.config import Config, Precision
-from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
 from repro.data.on_gpu import on_gpu
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData
 from repro.profiling.timing import seconds
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from repro.benchmarks import jpeg_files, plain_pytorch, training_steps
 from repro.benchmarks.alternating import Measured, in_turn, rate
 from repro.config import Config, Precision
-from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure
 from repro.experiments.compose import compose

@@ -197,7 +197,7 @@ def _batch(config: Config, device: torch.device, classes: int) -> tuple[Tensor, 
 
 
 def _as_in_a_run(config: Config, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels last, and on a GPU in the type that `repro.data.augmentation.Pixels` makes."""
+    """Channels last, and on a GPU in the type that `repro.data.preprocess.Pixels` makes."""
     if images.is_cuda and config.train.precision is Precision.bf16:
         images = images.bfloat16()
     return images.contiguous(memory_format=torch.channels_last), labels

@@ -16,8 +16,8 @@ import torch
 from repro.benchmarks import training_steps
 from repro.benchmarks.alternating import Measure, Measured, Reasons, one_after_the_other
 from repro.config import Config, Precision
-from repro.data.augmentation import Pixels
 from repro.data.on_gpu import on_gpu
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, Split, in_memory
 from repro.model import build
 from repro.profiling.timing import seconds

@@ -13,7 +13,7 @@ READ_BYTES = 2**24  # at a time
 
 
 @dataclass
-class GrowingArray:
+class AppendableArray:
     """An array of `rows` items of shape `item`; the file is readable by numpy once `close` has been called."""
 
     path: Path

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from repro.config import Config, reached
-from repro.data.augmentation import Pixels, Windows, color_draws, on_device, places_of, random_windows
-from repro.data.prefetch import DRAWS_AHEAD, Draw, cut_ahead, made_ahead, moved_ahead
+from repro.data.augmentation import Draw, Windows, color_draws, random_windows
+from repro.data.prefetch import DRAWS_AHEAD, prefetched, prefetched_crops, prefetched_to_gpu
+from repro.data.preprocess import Pixels, on_device, places_of
 from repro.data.store import ImageData, Split
 from repro.distributed import SINGLE, World
 
@@ -81,7 +82,7 @@ def _batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterator[tu
     if pixels.device.type == "cuda":
         yield from _gpu_batches(split, pixels, draws)
         return
-    for draw, crops in cut_ahead(split, draws, pixels.crop, pinned=False):
+    for draw, crops in prefetched_crops(split, draws, pixels.crop, pinned=False):
         yield pixels.prepare(crops, draw.windows, draw.noise), torch.from_numpy(split.labels[draw.indices])
 
 
@@ -90,11 +91,11 @@ def _gpu_batches(split: Split, pixels: Pixels, draws: Iterator[Draw]) -> Iterato
     images = split.images
     if isinstance(images, Tensor):  # on the device already
         packed = (_packed(draw, split, pixels, split.places(draw.indices)) for draw in draws)
-        for numbers in made_ahead(packed, DRAWS_AHEAD):
+        for numbers in prefetched(packed, DRAWS_AHEAD):
             yield _prepared(images, numbers, pixels)
         return
-    cut = cut_ahead(split, made_ahead(draws, DRAWS_AHEAD), pixels.crop, pinned=True)
-    for draw, crops in moved_ahead(cut, pixels.device):
+    cut = prefetched_crops(split, prefetched(draws, DRAWS_AHEAD), pixels.crop, pinned=True)
+    for draw, crops in prefetched_to_gpu(cut, pixels.device):
         numbers = _packed(draw, split, pixels, np.arange(len(draw.indices)))
         yield _prepared(crops.permute(0, 2, 3, 1), numbers, pixels)
 

@@ -13,7 +13,7 @@ EXTREME = 128  # times longer than wide: of such an image only the middle is res
 
 
 @dataclass(frozen=True)
-class Square:
+class DecodedImage:
     """One image's pixels (S, S, 3) uint8, and what else its file holds.
 
     `oriented`: an EXIF orientation other than upright; `transparent`: pixels that are not opaque.
@@ -24,7 +24,7 @@ class Square:
     transparent: bool
 
 
-def read_square(files: Files, index: int, config: DataConfig) -> Square | str:
+def decode(files: Files, index: int, config: DataConfig) -> DecodedImage | str:
     """One image, or the reason why it cannot be read."""
     try:
         with files.open(index) as image:
@@ -32,7 +32,7 @@ def read_square(files: Files, index: int, config: DataConfig) -> Square | str:
             oriented, transparent = _is_oriented(image), _is_transparent(image)
             upright = ImageOps.exif_transpose(image) if oriented and config.exif is Exif.rotate else image
             seen = config.transparency if transparent else Transparency.keep
-            return Square(to_square(upright, config.image_size, seen), oriented, transparent)
+            return DecodedImage(to_square(upright, config.image_size, seen), oriented, transparent)
     except UnidentifiedImageError:
         return "not an image"
     except Exception as error:  # Pillow's decoders raise what they meet in damaged bytes: OSError, SyntaxError, ...

@@ -14,7 +14,7 @@ import simplejpeg
 from repro.errors import RunFailure
 
 
-class Squares(Protocol):
+class ImageArray(Protocol):
     """Images (M, S, S, 3) uint8, indexed as an array is: `images[index, top:bottom, left:right]`.
 
     Memory-mapped arrays, JPEG files, and tensors on a GPU are such.
@@ -39,7 +39,7 @@ def encode(square: np.ndarray, quality: int) -> bytes:
 
 @dataclass(frozen=True)
 class JpegSquares:
-    """Squares (M, S, S, 3) uint8, each decoded when it is looked at; read as an array is, by its first axis.
+    """ImageArray (M, S, S, 3) uint8, each decoded when it is looked at; read as an array is, by its first axis.
 
     `encoded` (B,) uint8 are the files, `ends` (M,) int64 says where each one ends.
     """
@@ -74,6 +74,6 @@ class JpegSquares:
         return square
 
 
-def as_squares(images: np.ndarray, ends: np.ndarray | None, size: int) -> Squares:
+def as_squares(images: np.ndarray, ends: np.ndarray | None, size: int) -> ImageArray:
     """The images of one split from its arrays; `ends` only of JPEG files."""
     return images if ends is None else JpegSquares(images, ends, size)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.data.image_arrays import Squares
+from repro.data.image_arrays import ImageArray
 from repro.data.store import ImageData, Split
 
 SHARE = 0.25  # of the free memory; the network needs the rest
@@ -33,7 +33,7 @@ def _moved(split: Split, device: torch.device) -> Split:
     return split if isinstance(split.images, Tensor) else replace(split, images=_copy(split.images, device))
 
 
-def _copy(images: Squares, device: torch.device) -> Tensor:
+def _copy(images: ImageArray, device: torch.device) -> Tensor:
     copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(copy), CHUNK):
         chunk = np.array(images[start : start + CHUNK])  # writable, as torch asks

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro.config import DataConfig, Format
-from repro.data.appendable import GrowingArray, sync
-from repro.data.decode import read_square
+from repro.data.appendable import AppendableArray, sync
+from repro.data.decode import decode
 from repro.data.image_arrays import as_squares, encode
 from repro.data.sources import Files, Listing, bad_files
 from repro.data.statistics import measure
@@ -95,14 +95,14 @@ class _Part:
     """One split on its way into its files: images tried so far, and those of them that cannot be read, with reasons.
 
     `ends` says where the JPEG files in `images` end; None where the squares are kept as they are. `oriented` and
-    `transparent` count images as `Square` says.
+    `transparent` count images as `DecodedImage` says.
     """
 
     name: str
     files: Files
     config: DataConfig
-    images: GrowingArray
-    ends: GrowingArray | None
+    images: AppendableArray
+    ends: AppendableArray | None
     seen: int = 0
     oriented: int = 0
     transparent: int = 0
@@ -113,9 +113,13 @@ class _Part:
         """One of which nothing is written yet."""
         path, size = folder / f"{name}_images.npy", config.image_size
         if config.format is Format.raw:
-            return cls(name, files, config, GrowingArray(path, "|u1", (size, size, 3)), None)
+            return cls(name, files, config, AppendableArray(path, "|u1", (size, size, 3)), None)
         return cls(
-            name, files, config, GrowingArray(path, "|u1", ()), GrowingArray(folder / f"{name}_ends.npy", "<i8", ())
+            name,
+            files,
+            config,
+            AppendableArray(path, "|u1", ()),
+            AppendableArray(folder / f"{name}_ends.npy", "<i8", ()),
         )
 
     @property
@@ -124,7 +128,7 @@ class _Part:
         return len(self.files.names) - self.seen
 
     @property
-    def arrays(self) -> list[GrowingArray]:
+    def arrays(self) -> list[AppendableArray]:
         """Counts the images on disk."""
         return [array for array in (self.images, self.ends) if array is not None]
 
@@ -190,7 +194,7 @@ class _Part:
 
     def _read(self, index: int) -> "_Packed | str":
         """An image as it is written, or the reason why it cannot be read."""
-        square = read_square(self.files, index, self.config)
+        square = decode(self.files, index, self.config)
         if isinstance(square, str):
             return square
         pixels = square.pixels
@@ -199,7 +203,7 @@ class _Part:
 
 
 class _Packed(NamedTuple):
-    """Returns what is written of an image, and what its file holds as `Square` says."""
+    """Returns what is written of an image, and what its file holds as `DecodedImage` says."""
 
     content: bytes
     oriented: bool

@@ -2,7 +2,7 @@
 
 Each number of the output is one thread's: it reads the pixel that the crop and its mirror image put there and the mean
 under that pixel, and writes once. PyTorch's operations would go over the batch ten times. Nothing is asked of the host,
-so a CUDA graph can hold it. The order of the float operations is that of `augmentation.Pixels`, so the result is the
+so a CUDA graph can hold it. The order of the float operations is that of `preprocess.Pixels`, so the result is the
 same to the bit.
 """
 

@@ -7,15 +7,13 @@ same whatever was read ahead.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from repro.data.augmentation import Windows, cut_into
+from repro.data.augmentation import Draw, Windows, cut_into
 from repro.data.store import Split
 from repro.threads import cores
 
@@ -26,21 +24,7 @@ PART = 32  # images that a thread cuts at a time, so that all work on the next b
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The draws of a batch: images (N,) of a split, places, and colour noise (N, 3) or none."""
-
-    indices: np.ndarray
-    windows: Windows
-    noise: Tensor | None = None
-
-    def part(self, rows: slice) -> "Draw":
-        """The draw of some of the images."""
-        windows = Windows(self.windows.tops[rows], self.windows.lefts[rows], self.windows.flips[rows])
-        return Draw(self.indices[rows], windows, None if self.noise is None else self.noise[rows])
-
-
-def made_ahead(items: Iterator[T], count: int) -> Iterator[T]:
+def prefetched(items: Iterator[T], count: int) -> Iterator[T]:
     """The same items in the same order, each made by a thread up to `count` before its turn.
 
     An error of the thread is raised here, in its turn. The thread ends with the iteration, whatever ends it.
@@ -60,7 +44,7 @@ def made_ahead(items: Iterator[T], count: int) -> Iterator[T]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def moved_ahead(batches: Iterator[tuple[Draw, Tensor]], device: torch.device) -> Iterator[tuple[Draw, Tensor]]:
+def prefetched_to_gpu(batches: Iterator[tuple[Draw, Tensor]], device: torch.device) -> Iterator[tuple[Draw, Tensor]]:
     """Each draw with its pinned crops copied to a GPU, on a stream of its own beside the steps before it."""
     aside = _copy_stream(device)
     waiting: deque[tuple[Draw, Tensor, torch.cuda.Event]] = deque()
@@ -89,7 +73,7 @@ def _arrived(draw: Draw, crops: Tensor, copied: torch.cuda.Event) -> tuple[Draw,
     return draw, crops
 
 
-def cut_ahead(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> Iterator[tuple[Draw, Tensor]]:
+def prefetched_crops(split: Split, draws: Iterator[Draw], crop: int, pinned: bool) -> Iterator[tuple[Draw, Tensor]]:
     """Each draw with its crops on the host; `pinned` in memory from which a GPU copies without the host.
 
     An error of a thread is raised here. The threads end with the iteration, whatever ends it.

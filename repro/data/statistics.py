@@ -50,7 +50,7 @@ def _sums(images: Any, step: int, start: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Square roots of the eigenvalues (3,), largest first, and eigenvectors (3, 3) as columns.
+    """DecodedImage roots of the eigenvalues (3,), largest first, and eigenvectors (3, 3) as columns.
 
     An eigenvector's sign is arbitrary: its largest entry is made positive.
     """

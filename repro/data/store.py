@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from repro.config import DataConfig, Exif, Format, Source, Transparency
 from repro.data.cache_folders import LOCK, first_writable, possible_places
-from repro.data.image_arrays import Squares, as_squares
+from repro.data.image_arrays import ImageArray, as_squares
 from repro.data.pack import FORMAT, META, array_names, checksum, digest, disk_errors, prepare
 from repro.data.sources import Listing, bad_files, classes_out_of_order, list_images
 from repro.data.statistics import measure
@@ -29,7 +29,7 @@ VERIFY_BELOW = 2**30  # bytes; larger stores are checked by their sizes only
 class Split:
     """Images (M, S, S, 3) uint8 and labels (N,) int64 of all of them or of those at `rows` (N,)."""
 
-    images: Squares
+    images: ImageArray
     labels: np.ndarray
     rows: np.ndarray | None = None
 

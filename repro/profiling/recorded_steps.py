@@ -8,9 +8,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from repro.config import Config
-from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
 from repro.data.on_gpu import resident
+from repro.data.preprocess import Pixels
 from repro.model import build
 from repro.profiling.attribution import Attribution, Span
 from repro.profiling.operators import CountOperators

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from repro.config import TrainConfig
-from repro.data.augmentation import Pixels, ten_windows
+from repro.data.augmentation import ten_windows
 from repro.data.batches import fixed_batches
+from repro.data.preprocess import Pixels
 from repro.data.store import Split
 from repro.distributed import SINGLE, World
 from repro.model import Network

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from repro import threads
 from repro.config import Config, ScheduleKind
-from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, held_out, training_batches
 from repro.data.on_gpu import resident
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, Split
 from repro.distributed import SINGLE, World
 from repro.errors import UserError

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from repro.benchmarks import plain_pytorch, startup, training_steps
 from repro.benchmarks.lrn import both_ways
 from repro.config import Config, Precision
-from repro.data.augmentation import Pixels
 from repro.data.batches import training_batches
+from repro.data.preprocess import Pixels
 from repro.data.store import Split, in_memory
 from repro.experiments.compose import compose
 from repro.model import build

@@ -7,7 +7,8 @@ from scipy import stats
 from torch import Tensor
 
 from repro.config import AugmentConfig, ColorNoise, Config, Mean
-from repro.data.augmentation import Pixels, Windows, color_draws, on_device, random_windows
+from repro.data.augmentation import Windows, color_draws, random_windows
+from repro.data.preprocess import Pixels, on_device
 from repro.data.store import ImageData
 from tests.crops import cut
 from tests.tiny import tiny_data

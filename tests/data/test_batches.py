@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from repro.config import ColorNoise, Config
-from repro.data.augmentation import Pixels
 from repro.data.batches import epoch_seed, fixed_batches, held_out, training_batches
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, Split
 from tests.tiny import cut_config, tiny_data
 

@@ -1,4 +1,4 @@
-"""Squares kept as JPEG files."""
+"""ImageArray kept as JPEG files."""
 
 import json
 from collections.abc import Callable

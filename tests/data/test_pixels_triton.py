@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from repro.config import ColorNoise, Config, Mean, Precision
-from repro.data.augmentation import Pixels, Windows, color_draws, on_device, places_of, random_windows
+from repro.data.augmentation import Windows, color_draws, random_windows
+from repro.data.preprocess import Pixels, on_device, places_of
 from repro.data.store import ImageData
 from tests.crops import cut
 from tests.tiny import tiny_data

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from repro.config import ColorNoise, Config, Mean
 from repro.data import prefetch
-from repro.data.augmentation import Pixels, Windows, color_draws, places_of, random_windows
+from repro.data.augmentation import Windows, color_draws, random_windows
 from repro.data.batches import epoch_seed, training_batches
 from repro.data.on_gpu import on_gpu, resident
+from repro.data.preprocess import Pixels, places_of
 from repro.data.store import ImageData
 from tests.crops import cut
 from tests.tiny import cut_config, tiny_data
@@ -145,7 +146,7 @@ def ahead_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
-def test_items_made_ahead_are_the_same_and_come_before_their_turn() -> None:
+def test_items_prefetched_are_the_same_and_come_before_their_turn() -> None:
     made = []
 
     def items() -> Iterator[int]:
@@ -153,7 +154,7 @@ def test_items_made_ahead_are_the_same_and_come_before_their_turn() -> None:
             made.append(number)
             yield number
 
-    found = prefetch.made_ahead(items(), 2)
+    found = prefetch.prefetched(items(), 2)
     assert next(found) == 0
     while len(made) < 2:  # the second is made without being asked for
         time.sleep(0.001)
@@ -161,20 +162,20 @@ def test_items_made_ahead_are_the_same_and_come_before_their_turn() -> None:
     assert ahead_threads() == []
 
 
-def test_an_error_of_what_is_made_ahead_comes_in_its_turn() -> None:
+def test_an_error_of_what_is_prefetched_comes_in_its_turn() -> None:
     def items() -> Iterator[int]:
         yield 0
         raise ValueError("no more")
 
-    found = prefetch.made_ahead(items(), 3)
+    found = prefetch.prefetched(items(), 3)
     assert next(found) == 0
     with pytest.raises(ValueError, match="no more"):
         next(found)
     assert ahead_threads() == []
 
 
-def test_what_is_made_ahead_ends_with_who_asks() -> None:
-    found = prefetch.made_ahead(iter(range(100)), 3)
+def test_what_is_prefetched_ends_with_who_asks() -> None:
+    found = prefetch.prefetched(iter(range(100)), 3)
     assert next(found) == 0
     assert ahead_threads() != []
     found.close()  # type: ignore[attr-defined]

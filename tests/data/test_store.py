@@ -22,7 +22,7 @@ from repro.config import DataConfig, Format, Source
 from repro.data import appendable, embedded, pack
 from repro.data import store as store_module
 from repro.data.cache_folders import possible_places
-from repro.data.decode import read_square, to_square
+from repro.data.decode import decode, to_square
 from repro.data.store import ImageData, open_data
 from repro.errors import RunFailure, UserError
 from tests.data.made import CLASSES, SIZE, save_image
@@ -51,10 +51,10 @@ def interrupt(config: DataConfig, after: int) -> None:
             read.append(1)
             if len(read) > after:
                 raise KeyboardInterrupt
-        return read_square(*arguments)
+        return decode(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack, "read_square", read_or_stop)
+        patch.setattr(pack, "decode", read_or_stop)
         with pytest.raises(KeyboardInterrupt):
             open_data(config)
 

@@ -9,7 +9,8 @@ from PIL import Image
 from scipy import linalg
 
 from repro.config import ColorNoise, Config, DataConfig, Source
-from repro.data.augmentation import Pixels, Windows, color_draws
+from repro.data.augmentation import Windows, color_draws
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, open_data
 
 SIDE = 12  # pixels

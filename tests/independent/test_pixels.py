@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageOps
 
 from repro.config import Config, DataConfig, Mean, Source
-from repro.data.augmentation import Pixels, random_windows, ten_windows
+from repro.data.augmentation import random_windows, ten_windows
 from repro.data.batches import fixed_batches
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, open_data
 from tests.crops import cut
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from repro.config import Config, TrainConfig
-from repro.data.augmentation import Pixels, ten_windows
+from repro.data.augmentation import ten_windows
+from repro.data.preprocess import Pixels
 from repro.data.store import ImageData, Split
 from repro.model import Network
 from repro.train.evaluation import evaluate, loss_of_guessing, probabilities

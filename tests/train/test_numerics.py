@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from repro.config import Precision, TrainConfig
-from repro.data.augmentation import Pixels
+from repro.data.preprocess import Pixels
 from repro.model.fast import conv1, lrn_cpu
 from repro.train import numerics
 from repro.train.optimizer import PaperSGD
