@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from paper_figures.drawing import BLUE, COLUMN, ORANGE, Drawn, Missing, new_figure
+from repro.evidence.claimed_kernels import SHUFFLES, chroma, first_column, permutation_p
 from repro.record import COMPLETE, Record
 
 PLACE = ("imagenette", "paper", "baseline")
 """Setup, recipe and ablation: the paper's net at full width."""
 A_ROW = 16
 GAP = 1  # pixels between kernels
-SHUFFLES = 10_000
 
 
 def draw(records: Sequence[Record]) -> Drawn:
@@ -64,24 +64,9 @@ def sheet(kernels: np.ndarray) -> np.ndarray:
     return image
 
 
-def chroma(kernels: np.ndarray) -> np.ndarray:
-    """Returns for each of (maps, 3, H, W) the share of its energy that is not equal in all three colours, (maps,)."""
-    grey = kernels.mean(axis=1, keepdims=True)
-    return ((kernels - grey) ** 2).sum(axis=(1, 2, 3)) / (kernels**2).sum(axis=(1, 2, 3))
-
-
-def permutation_p(values: np.ndarray, first: np.ndarray, seed: int = 0) -> float:
-    """Returns the two-sided p of the difference between the means of the `first` and of the other values."""
-    generator = np.random.default_rng(seed)
-    own = abs(values[first].mean() - values[~first].mean())
-    shuffled = (generator.permutation(first) for _ in range(SHUFFLES))
-    reached = sum(abs(values[one].mean() - values[~one].mean()) >= own - 1e-12 for one in shuffled)
-    return (reached + 1) / (SHUFFLES + 1)
-
-
 def _measured(seed: int, kernels: np.ndarray) -> pd.DataFrame:
     values, maps = chroma(kernels), len(kernels)
-    first = np.arange(maps) < maps // 2
+    first = first_column(maps)
     return pd.DataFrame(
         {
             "seed": seed,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors
+from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels
 from repro.evidence.claims import Claim, Finding, Verdict, find_arm, load
 from repro.evidence.comparison import Comparison, settings
 from repro.evidence.selection import is_own
@@ -36,7 +36,7 @@ def findings(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
 
 def _checked(claim: Claim, name: str, parts: Sequence[Comparison]) -> list[Finding]:
     if name not in claimed_arithmetic.CHECKS:
-        return (claimed_errors.CHECKS | claimed_curves.CHECKS)[name](claim, parts)
+        return (claimed_errors.CHECKS | claimed_curves.CHECKS | claimed_kernels.CHECKS)[name](claim, parts)
     right, text = claimed_arithmetic.CHECKS[name](claim.values)
     checked_by = (f"{claimed_arithmetic.__name__}.{name}", *claim.tests)
     return [Finding(Verdict.holds if right else Verdict.does_not_hold, words=(text,), checked_by=checked_by)]

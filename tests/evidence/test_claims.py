@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from repro.errors import UserError
-from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claims, stats
+from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels, claims, stats
 from repro.evidence.claims import (
     CLAIMS,
     AuthorsRun,
@@ -22,7 +22,8 @@ from repro.experiments.folder import choices
 from repro.record import CROP_MODES
 
 ROOT = Path(__file__).parents[2]
-CHECKS = claimed_arithmetic.CHECKS.keys() | claimed_curves.CHECKS.keys() | claimed_errors.CHECKS.keys()
+MODULES = (claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels)
+CHECKS = set().union(*(module.CHECKS for module in MODULES))
 
 
 def effect(*differences: float) -> stats.Difference:
@@ -84,7 +85,7 @@ def test_the_printed_numbers_are_filled_in() -> None:
         (
             "  statement: The net's neurons\n",
             "  statment: The net's neurons\n",
-            "line 26: C2.statment: unknown key: did you mean statement?",
+            "C2.statment: unknown key: did you mean statement?",
         ),
         ("\nC27:", "\nC28:", "unknown or missing: C27, C28"),
         ("\nC27:", "\nC26:", "duplicate key C26"),

@@ -54,19 +54,6 @@ def test_kernels_lie_sixteen_a_row_on_one_scale() -> None:
     assert np.array_equal(image[2], np.ones((47, 3)))  # the gap
 
 
-def test_chroma_is_none_of_grey_and_two_thirds_of_one_colour() -> None:
-    grey, red = np.ones((1, 3, 4, 4)), np.zeros((1, 3, 4, 4))
-    red[:, 0] = 5.0
-    assert fig3_conv1_kernels.chroma(np.concatenate([grey, red])).tolist() == pytest.approx([0.0, 2 / 3])
-
-
-def test_the_permutation_test_tells_columns_apart() -> None:
-    first = np.arange(20) < 10
-    apart, alike = np.where(first, 1.0, 0.0), np.tile([0.0, 1.0], 10)
-    assert fig3_conv1_kernels.permutation_p(apart, first) < 0.001
-    assert fig3_conv1_kernels.permutation_p(alike, first) == 1.0
-
-
 def test_figure_3_measures_every_kernel_of_every_seed(tmp_path: Path) -> None:
     kernels = np.random.default_rng(0).normal(size=(2, 32, 3, 11, 11))
     kernels[:, :16] = kernels[:, :16].mean(axis=2, keepdims=True)  # a first column without colour
