@@ -8,6 +8,9 @@ from typing import Any
 
 from repro.config import Config
 
+RENAMED = {"train.compile": "train.fast_kernels"}
+"""Keys of older versions, which a script may still give."""
+
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one: dotted key -> leaf; a list is a leaf."""
@@ -40,6 +43,8 @@ def unknown_key(key: str) -> str:
         return f"{key} is a group of keys: set one of {', '.join(inside)}"
     inside = [known.removeprefix(f"{section}.") for known in keys if not section or known.startswith(f"{section}.")]
     same_leaf = [known for known in keys if known.endswith(f".{leaf}")]
+    if key in RENAMED:
+        return f"unknown key {key}: it is {RENAMED[key]} now"
     close = same_leaf if len(same_leaf) == 1 else difflib.get_close_matches(key, keys + sections, 1)
     return unknown(f"key {key}", close, list(dict.fromkeys(name.partition(".")[0] for name in inside)))
 

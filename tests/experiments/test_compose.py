@@ -127,6 +127,7 @@ def test_conv1_leaves_no_remainder(setup: str, plain: dict[tuple[str, str], Conf
         ("recipe=text", "unknown recipe=text: there are caffe, caffenet, d2l,"),
         ("lr=0.1", "unknown key lr: did you mean optimizer.lr? there are ablation, recipe, setup, seed,"),
         ("abalation=no_lrn", "unknown key abalation: did you mean ablation?"),
+        ("train.compile=false", "unknown key train.compile: it is train.fast_kernels now"),
         ("optimizer.lrr=1", "unknown key optimizer.lrr: did you mean optimizer.lr? there are kind, lr, momentum,"),
         ("model.nrm.kind=none", "unknown key model.nrm: did you mean model.norm? there are net, layers,"),
         ("optimizer.lr=fast", "optimizer.lr=fast: Value 'fast' of type 'str' could not be converted to Float"),
