@@ -251,7 +251,9 @@ def _big_endian(path: Path) -> UserError:
 def _foreign(path: Path, kind: str, names: Iterable[str]) -> UserError:
     """The error for an archive that torch did not write."""
     names = list(names)
-    if kind == "zip" and names and all(name.endswith(".npy") for name in names):
+    if not names:
+        return UserError(f"{path}: an empty {kind} archive: give the file of weights")
+    if kind == "zip" and all(name.endswith(".npy") for name in names):
         state = f"{{name: torch.from_numpy(array) for name, array in numpy.load({str(path)!r}).items()}}"
         return UserError(f"{path}: arrays of NumPy: make it a state dict of torch: torch.save({state}, 'weights.pth')")
     return UserError(
