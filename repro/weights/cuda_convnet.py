@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.weights.foreign import SAVE_BY_HAND, names_torch, way_to_weights
 from repro.weights.names import listed
 from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Unused, load
 
@@ -91,12 +92,14 @@ def _layers(path: Path) -> dict[str, Layer]:
 
 def _refusal(path: Path, name: str, pickled: bytes) -> UserError:
     """The error for a global; with the code that saves the weights alone where they are torch's."""
-    whole = b"_parameters" in pickled  # an attribute of every torch.nn.Module
-    if not whole and not name.startswith("torch."):
+    if not names_torch(pickled):
         return UserError(f"{path}: asks for {name}, which is no part of weights: refused")
-    model = f"pickle.load(open({str(path)!r}, 'rb')){'.state_dict()' if whole else ''}"
-    code = f"torch.save({model}, 'weights.pth')"
-    return UserError(f"{path}: a plain pickle of torch: where you trust it, save its state dict by torch: {code}")
+    plain = f"{path}: a plain pickle of torch that asks for {name}"
+    way = way_to_weights(pickled)
+    if way is None:
+        return UserError(f"{plain}: {SAVE_BY_HAND}")
+    code = f"torch.save(pickle.load(open({str(path)!r}, 'rb')){way}, 'weights.pth')"
+    return UserError(f"{plain}: where you trust it, save its state dict by torch: {code}")
 
 
 def _unpacked(path: Path) -> bytes:

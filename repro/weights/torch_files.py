@@ -7,7 +7,6 @@ before one asks for it, so that an optimizer's state costs nothing, and compares
 
 import io
 import mmap
-import pickletools
 import struct
 import tarfile
 import zipfile
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from repro.errors import UserError
+from repro.weights.foreign import SAVE_BY_HAND, way_to_weights
 from repro.weights.names import listed
 from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Sealed, Unused, load
 from repro.weights.stored import Storage, Stored, stored
@@ -28,8 +28,6 @@ MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 ZIP_MAGIC = b"PK"
 TAR_MAGIC = (257, b"ustar")
 """Where in a tar archive's first header its format stands (POSIX.1-1988)."""
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
-"""Keys under which programs keep a model in a checkpoint, for the advice of an error."""
 
 _TYPES = {
     "Double": torch.float64,
@@ -264,13 +262,8 @@ def _foreign(path: Path, kind: str, names: Iterable[str]) -> UserError:
 def _refusal(path: Path, name: str, pickled: bytes) -> UserError:
     """The error for a global, with the code that saves the weights alone where the pickle shows how."""
     asks = f"{path}: asks for {name}, which is no part of weights"
-    opcodes = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(pickled)]
-    words = {argument for _, argument in opcodes if isinstance(argument, str)}
-    in_dict = next(name for name, _ in opcodes if name not in ("PROTO", "FRAME")) == "EMPTY_DICT"
-    key = next((word for word in WRAPPERS if in_dict and word in words), None)
-    whole = "_parameters" in words  # an attribute of every torch.nn.Module
-    if key is None and not whole:
-        return UserError(f"{asks}: refused")
-    model = f"torch.load({str(path)!r}, weights_only=False)" + (f"[{key!r}]" if key else "")
-    code = f"torch.save({model}{'.state_dict()' if whole else ''}, 'weights.pth')"
+    way = way_to_weights(pickled)
+    if not way:
+        return UserError(f"{asks}: {SAVE_BY_HAND if way is None else 'refused'}")
+    code = f"torch.save(torch.load({str(path)!r}, weights_only=False){way}, 'weights.pth')"
     return UserError(f"{asks}: where you trust it, save its state dict alone: {code}")
