@@ -163,7 +163,7 @@ class Requests(NamedTuple):
 
 
 def requests(words: Sequence[str], warn: Warn = warn) -> Requests:
-    """Composes every run. UserError where the words name no suite, and for a value that cannot be, before any run."""
+    """Composes every run. UserError for a value that cannot be, before any run."""
     wanted: list[Run] = []
     refused: dict[str, None] = {}
     branches: dict[Path, list[Run]] = {}
@@ -196,6 +196,8 @@ def _request(words: tuple[str, ...], warn: Warn) -> Run:
     arm = _arm(others, warn)
     if seed is None:
         return arm
+    if not seed.isdecimal():  # such as '0' in quotes
+        return _arm(words, warn)
     config = replace(arm.config, seed=int(seed))
     return replace(arm, config=config, plain=arm.plain | {"seed": int(seed)}, command=(RUN, *words))
 
@@ -261,7 +263,10 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str, unusable:
 
 def _is_done(run: Run) -> bool:
     """Tells whether there is a record; the runner says whether it is of this very run."""
-    return records.exists(run.folder) and records.read(run.folder).status != records.STOPPED
+    try:
+        return records.exists(run.folder) and records.read(run.folder).status != records.STOPPED
+    except UserError:  # damaged: the runner says so, or replaces it
+        return False
 
 
 def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
@@ -277,7 +282,7 @@ def _silent(_: str) -> None:
 
 
 def _left(wanted: Sequence[Run]) -> tuple[list[Run], list[float]]:
-    """The runs that are not done, and how many seconds those of them take of which that was measured."""
+    """Lists the runs that are not done, and the seconds of those of them that were measured."""
     left = [run for run in wanted if not _is_done(run)]
     return left, [length for run in left if (length := timings_of(run).estimate(run)) is not None]
 

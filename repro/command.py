@@ -41,9 +41,17 @@ def exit_code(command: Callable[[], None]) -> int:
 
 
 def _drop_output() -> None:
-    """The interpreter flushes stdout once more at exit; that must not fail again (docs of SIGPIPE in `signal`)."""
-    with suppress(AttributeError, OSError):  # where stdout is none, or no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """The interpreter flushes stdout once more at exit; that must not fail again (docs of SIGPIPE in `signal`).
+
+    Where it can be written, the error came from elsewhere, and the runs after this one are still told.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(AttributeError, OSError):  # where stdout is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except AttributeError:  # where there is none
+        pass
 
 
 def _check_working_folder() -> None:

@@ -85,9 +85,9 @@ def held() -> Iterator[None]:
         yield
     finally:
         _state.holding -= 1
-    if _state.waiting is not None and not _state.holding:
-        number, _state.waiting = _state.waiting, None
-        raise Stopped(number)
+        if _state.waiting is not None and not _state.holding:
+            number, _state.waiting = _state.waiting, None
+            raise Stopped(number)  # even where the block failed: else the signal would be forgotten
 
 
 def code_of(stop: KeyboardInterrupt) -> int:

@@ -395,3 +395,19 @@ def test_a_second_signal_is_handed_on_too(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("subprocess.Popen", Child)
     assert campaign._several([], Clock(math.inf), 2) == 128 + signal.SIGINT
     assert sent == 2 * [signal.SIGINT] + 2 * [signal.SIGTERM]
+
+
+def test_a_damaged_record_costs_a_suite_its_own_run_alone(
+    start: Start, words: list[str], results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damaged = requests(words).wanted[0].folder
+    damaged.mkdir(parents=True)
+    (damaged / "record.json").write_text("{")
+    assert start("ablation=baseline") == 2
+    out, err = capfd.readouterr()
+    assert f"error: {damaged / 'record.json'}: not a readable record" in err
+    assert "1 of 2 runs done" in out
+
+
+def test_a_seed_in_quotes_is_that_seed(words: list[str]) -> None:
+    assert [run.config.seed for run in requests(latest(*words, "seed='0',1", "ablation=baseline")).wanted] == [0, 1]

@@ -86,6 +86,17 @@ def test_what_the_disk_refuses_is_a_failure_in_one_line(
     assert capfd.readouterr().err == line
 
 
+def test_an_error_from_elsewhere_leaves_the_output_alone() -> None:
+    code = """
+from repro.command import exit_code
+def command():
+    raise OSError(12, "Cannot allocate memory")
+print(exit_code(command))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "error: Cannot allocate memory\n")
+
+
 @pytest.mark.parametrize(
     "words",
     [

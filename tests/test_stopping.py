@@ -63,6 +63,20 @@ except KeyboardInterrupt as stop:
     assert ended(code).stdout == "whole\n143\n"
 
 
+def test_a_signal_that_was_held_is_raised_where_the_block_fails() -> None:
+    code = """
+stopping.listen()
+try:
+    with stopping.raised(), stopping.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        raise ValueError
+except KeyboardInterrupt as stop:
+    print(stopping.code_of(stop))
+"""
+    assert ended(code).stdout == "143\n"
+
+
 def test_where_nothing_is_to_be_filed_the_process_leaves_at_once() -> None:
     done = ended("stopping.listen()\nos.kill(os.getpid(), signal.SIGHUP)\nprint('never')")
     assert (done.returncode, done.stdout, done.stderr) == (129, "", "stopped by SIGHUP\n")

@@ -129,7 +129,7 @@ class _Part:
 
     @property
     def arrays(self) -> list[AppendableArray]:
-        """Counts the images on disk."""
+        """Lists the arrays on disk."""
         return [array for array in (self.images, self.ends) if array is not None]
 
     def progress(self) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class _Part:
 
 
 class _Packed(NamedTuple):
-    """Returns what is written of an image, and what its file holds as `DecodedImage` says."""
+    """The bytes that are written of an image, and what its file holds as `DecodedImage` says."""
 
     content: bytes
     oriented: bool

@@ -120,8 +120,8 @@ def runs(words: Sequence[str], within: tuple[str, ...] = ()) -> dict[Words, Word
 
     Beside it stand the words of the run that it may branch from, None where its suite names none. Part by part; within
     one, the first seed of every arm comes before the second of any. Words beside `suite=` go before those of the suite
-    and of its parts. `within` names the suites of which it is a part. Raises UserError for an unknown suite, for a
-    sweep without a list, and for a suite that is a part of itself.
+    and of its parts. `within` names the suites of which it is a part. Raises UserError for an unknown suite, and for
+    one that is a part of itself.
     """
     name = chosen(words)
     if name in within:

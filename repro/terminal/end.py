@@ -96,8 +96,8 @@ def of_sweep(folders: Sequence[Path]) -> "Table":
             verdict = _verdict(run, results_dir) if own_keys(run) and folder.parent != last else ""
             error = _shown(run, MAIN) + (" %" if run.status == COMPLETE else "")
             cells = [str(run.seed), error, f"{difference:+.2f} pp" if difference is not None else "", verdict]
+            last = folder.parent
         table.add_row(*map(Text, (name, *cells)))
-        last = folder.parent
     return table
 
 
@@ -158,8 +158,8 @@ def _over_seeds(run: Record, results_dir: str | Path) -> str:
 def _seeds(run: Record) -> list[Record]:
     """The runs of the same experiment that are filed beside one, itself included."""
     beside = [records.read(folder) for folder in run.folder.parent.glob("seed*") if records.exists(folder)]
-    own = alike(run), records.config_hash(settings(run))
-    return [other for other in beside if (alike(other), records.config_hash(settings(other))) == own]
+    own = alike(run), records.config_hash(settings(run)), own_keys(run)
+    return [other for other in beside if (alike(other), records.config_hash(settings(other)), own_keys(other)) == own]
 
 
 def _files(run: Record, results_dir: str | Path) -> list[str]:

@@ -72,6 +72,17 @@ def test_a_damaged_record_costs_a_sweep_its_line_alone(tmp_path: Path) -> None:
     assert ["baseline", "1", "damaged"] in rows
 
 
+def test_a_seed_that_is_not_done_does_not_cost_the_verdict(tmp_path: Path) -> None:
+    folders = [place(tmp_path, make_record("no_lrn", 0))]
+    for seed, error in enumerate((25.0, 25.2, 25.1), 1):
+        file_record(tmp_path, make_record("baseline", seed, error))
+        folders.append(file_record(tmp_path, make_record("no_lrn", seed, error + 2)))
+    console = Console(width=100, file=io.StringIO(), highlight=False)
+    console.print(end.of_sweep(folders))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("worse at n=3") == 1
+
+
 def test_few_classes_have_no_top5_error(tmp_path: Path) -> None:
     run = make_record("baseline")
     few = record.read(file_record(tmp_path, replace(run, data=replace(run.data, classes=5))))
