@@ -119,7 +119,7 @@ def _follow(training: Training, finished: Record | None) -> None:
 
 @contextmanager
 def only_one(wanted: Run) -> Iterator[None]:
-    """Keeps a second process off the same run. Taken in the second one, UserError where the folder cannot be made."""
+    """Keeps a second process off the same run: it gets Taken. Raises UserError where the folder cannot be made."""
     lock = FileLock(wanted.raw / "run.lock", blocking=False)
     try:
         wanted.raw.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ class End(NamedTuple):
 
 
 def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> End:
-    """Final errors of a run, the difference from the baseline's record of the same seed or how to make one, its files.
+    """Shows a run's final errors, its files, and the difference from the baseline of its seed or how to make that one.
 
     `words` are those of the run's command line.
     """

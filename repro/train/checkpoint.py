@@ -81,7 +81,7 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def settle(folder: Path, warn: Callable[[str], object]) -> None:
     """Puts the newest whole checkpoint in its place, and warns where that is not the last one.
 
-    UserError where none is whole. By one process, before others read it.
+    Raises UserError where none is whole. One process calls this before the others read the checkpoint.
     """
     newest, before = folder / NAME, folder / BEFORE
     damaged = newest.exists() and not _is_whole(newest)

@@ -30,9 +30,9 @@ from repro.train.schedule import Schedule
 from repro.train.step import TrainingStep
 
 REPORT_STEPS = 10
-"""Steps between two snapshots at the loss."""
-LOOKS_BEHIND = {"cpu": 0, "cuda": 1}
-"""Looks that may be on their way while the next steps are queued; a count, so that all processes end at one step."""
+"""Steps between two snapshots of the loss."""
+SNAPSHOTS_BEHIND = {"cpu": 0, "cuda": 1}
+"""Snapshots that may be on their way while the next steps are queued; a count, so that all processes end together."""
 SMALL_CHECKPOINT, SAVING_SHARE = 2**24, 0.1
 """Bytes up to which a checkpoint is made after every epoch; a larger one as often as takes this share of the time.
 A GPU makes an epoch of a small set in less time than a disk needs for the 488 MB of the full net."""
@@ -170,7 +170,7 @@ class Training:
             last = step == self.steps - 1
             if last or step % REPORT_STEPS == REPORT_STEPS - 1:
                 snapshots.append((step, running.snapshot(self.world)))
-            while len(snapshots) > (0 if last else LOOKS_BEHIND[self.device.type]):
+            while len(snapshots) > (0 if last else SNAPSHOTS_BEHIND[self.device.type]):
                 at, snapshot = snapshots.popleft()
                 loss, error = snapshot.means()
                 running.seconds = time.perf_counter() - start  # when the device has done the step

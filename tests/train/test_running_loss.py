@@ -26,7 +26,7 @@ def test_a_look_at_a_gpu_is_read_after_the_next_one_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lr: float
 ) -> None:
     monkeypatch.setattr(loop, "REPORT_STEPS", 1)
-    monkeypatch.setitem(loop.LOOKS_BEHIND, "cpu", loop.LOOKS_BEHIND["cuda"])
+    monkeypatch.setitem(loop.SNAPSHOTS_BEHIND, "cpu", loop.SNAPSHOTS_BEHIND["cuda"])
     config, seen, when = tiny_config(), list[Progress](), list[int]()
     config.train.epochs, config.optimizer.lr = 1, lr
     training = make_training(config, tmp_path, tiny_data(42 + 32), on_progress=seen.append)
