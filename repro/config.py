@@ -459,6 +459,9 @@ class TrainConfig:
 
     epochs: int = 90
     """Passes over the training set; "roughly 90 cycles", section 5."""
+    stop_at_train_error: float | None = None
+    """Training error over an epoch, %, at which the run ends earlier, as complete (figure 1 has 25); none: it does not.
+    The schedule goes on as if it did not."""
     batch_size: int = PAPER_BATCH
     """Images a step, section 5."""
     micro_batch: int | None = None

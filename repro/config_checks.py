@@ -90,6 +90,7 @@ RANGES = {
     "schedule.conv1_lower_at": _SHARE,
     "schedule.conv1_freeze_at": _SHARE,
     "train.epochs": Range(1, 1_000_000),
+    "train.stop_at_train_error": Range(0, 100),
     "train.batch_size": Range(1, COUNT),
     "train.micro_batch": Range(1, COUNT),
 }

@@ -146,6 +146,7 @@ def completed(
         status=status,
         metrics=metrics,
         cost=_cost(training.config, training, meter),
+        epochs_to_train_error=training.error_stop.reached,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

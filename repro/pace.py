@@ -68,11 +68,12 @@ class Timings:
     path: Path
     device: str
 
-    def add(self, run: "Run", seconds: float, guess: bool = False) -> None:
-        """Appends what a whole run took, or would have."""
+    def add(self, run: "Run", seconds: float, guess: bool = False, epochs: int | None = None) -> None:
+        """Appends what a whole run took, or would have; `epochs` where it ended before its last."""
         config = run.config
         same = {"device": self.device, "setup": config.setup, "config_hash": run.config_hash}
-        line = same | {"seconds": seconds, "epochs": config.train.epochs, "guess_of": os.getpid() if guess else None}
+        epochs = epochs or config.train.epochs
+        line = same | {"seconds": seconds, "epochs": epochs, "guess_of": os.getpid() if guess else None}
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no result depends on it
             file.write(json.dumps(line) + "\n")
 

@@ -146,6 +146,9 @@ class Record:
     """Threads of the earlier parts of a run that went on under another number than `machine.threads`; else None."""
     branched_from: str | None = None
     """The run, and its epoch, whose checkpoint this run went on from: the first rows of its curve are that run's."""
+    epochs_to_train_error: float | None = None
+    """Epochs until the training error over the last epoch's worth of images was `train.stop_at_train_error`, which
+    ended the run; None where that was not set, or not reached."""
     schema: int = SCHEMA
     folder: Path = field(default=Path(), compare=False, repr=False)
     """Where it was read from; not part of the file."""
@@ -196,6 +199,8 @@ class Record:
             raise _damaged(path, ValueError("its epochs are not 1, 2, 3 ..."))
         if self.status != COMPLETE:
             return
+        if self.epochs_to_train_error is not None:
+            epochs = math.ceil(self.epochs_to_train_error)
         if len(rows) != epochs:
             raise _damaged(path, ValueError(f"{len(rows)} epochs of a run of {epochs}"))
         last, error = rows[-1]["val_top1"], self.metrics.centre.top1

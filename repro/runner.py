@@ -96,7 +96,7 @@ def _weights_are_in_checkpoint(wanted: Run, finished: Record) -> bool:
     if finished.status != records.COMPLETE or _has_weights(wanted):
         return False
     state = _left_over(wanted)
-    return state is not None and len(state["curve"]) == wanted.config.train.epochs
+    return state is not None and len(state["curve"]) == len(finished.curve())
 
 
 def _restore(wanted: Run, training: Training, finished: Record, listener: Listener) -> Record:

@@ -22,7 +22,7 @@ LONGEST_LABEL = 100  # characters; a label names a folder
 
 PRECISION = "train.precision"
 GIVEN = (
-    *("train.epochs", PRECISION, "init_from", "model.scale"),
+    *("train.epochs", "train.stop_at_train_error", PRECISION, "init_from", "model.scale"),
     *("data.source", "data.classes", "data.image_size", "data.crop", "data.format", "data.jpeg_quality"),
     *("data.minival", "data.skip_bad", "data.exif", "data.transparency"),
 )

@@ -176,7 +176,8 @@ class Screen:
 
         self.bars.stop()
         if self.fresh and record.status == COMPLETE:
-            timings_of(run).add(run, time.monotonic() - self.started)
+            epochs = math.ceil(record.epochs_to_train_error or self.epochs)
+            timings_of(run).add(run, time.monotonic() - self.started, epochs=epochs)
         shown = end.of_run(record, run.config.results_dir, run.command[1:])
         self.say(shown.title, "bold")
         self.console.print(shown.table)

@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from repro.distributed import SINGLE, World
 from repro.errors import UserError
 from repro.model import Network
 from repro.train import checkpoint
+from repro.train.error_stop import ErrorStop
 from repro.train.evaluation import Evaluation, evaluate, images_at_once
 from repro.train.optimizer import make_optimizer
 from repro.train.out_of_memory import advised
@@ -95,6 +96,7 @@ class Training:
         batch = self.config.train.batch_size
         self.steps = -(-len(self.train_split.labels) // batch)
         self.schedule = Schedule(self.config, self.steps * self.config.train.epochs)
+        self.error_stop = ErrorStop(self.config.train.stop_at_train_error, len(self.train_split.labels))
         self.save_due = 0.0  # by the clock of `time.perf_counter`
 
     def resume(self) -> None:
@@ -129,6 +131,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
         self.curve = state["curve"]
+        self.error_stop = replace(self.error_stop, **state.get("error_stop", {}))
         self.saved = len(self.curve)
         self.branched_from = state.get("branched_from")
         threads.take(state.get("threads"))
@@ -145,8 +148,10 @@ class Training:
             )
 
     def run(self) -> None:
-        """Trains to the last epoch, or until the loss is no longer finite (`diverged`)."""
+        """Trains to the last epoch, to `train.stop_at_train_error`, or until the loss is not finite (`diverged`)."""
         for epoch in range(len(self.curve), self.config.train.epochs):
+            if self.error_stop.reached is not None:
+                return
             torch.manual_seed(epoch_seed(self.config.seed, epoch, "dropout"))
             with advised(self.config, self.config.train.micro_batch or self.config.train.batch_size):
                 running, events = self._epoch(epoch)
@@ -178,7 +183,8 @@ class Training:
                 if not math.isfinite(loss):
                     self.diverged = True
                     return running, [*events, NOT_FINITE]
-        return running, events
+                self.error_stop.look(epoch, snapshot.images, error)
+        return running, [*events, *filter(None, [self.error_stop.event])]
 
     def _evaluate(self, split: Split) -> Evaluation:
         with advised(self.config, images_at_once(self.config.train)):
@@ -234,6 +240,7 @@ class Training:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
+            "error_stop": self.error_stop.state(),
             "curve": self.curve,
             "threads": torch.get_num_threads(),
             "threads_before": self.threads_before,

@@ -36,7 +36,14 @@ def fingerprint(train: TrainConfig, device: torch.device, folder: Path) -> str |
     The process has the switches of `set_precision` on already. The budget of `train` does not count. `folder` takes a
     file that is removed again. Under a second on a CPU.
     """
-    how = replace(train, epochs=2, batch_size=_BATCH, micro_batch=None, checkpoint_activations=False)
+    how = replace(
+        train,
+        epochs=2,
+        stop_at_train_error=None,
+        batch_size=_BATCH,
+        micro_batch=None,
+        checkpoint_activations=False,
+    )
     key = f"{how} {device}"
     if key not in _known:
         found = {_once(how, device, folder) for _ in range(2 if device.type == "cuda" else 1)}
