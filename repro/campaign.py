@@ -19,9 +19,11 @@ if __name__ == "__main__":  # as in `repro.run`
 
 import math
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -34,13 +36,13 @@ from rich.progress import track
 from repro import record as records
 from repro import runner, stopping, tracking
 from repro.branching import epochs_shared, plant
-from repro.command import exit_code, own_words, warn
+from repro.command import exit_code, exit_code_of_run, key_of, own_words, warn
 from repro.config import Config, DataConfig
 from repro.distributed import from_environment
 from repro.errors import Taken, Unusable, UserError
 from repro.experiments import suites, sweep
 from repro.experiments.compose import compose
-from repro.pace import Clock, Timings, span, timings_of
+from repro.pace import Clock, Timings, seconds_left, span, timings_of
 from repro.request import Run, request
 from repro.terminal.end import of_sweep
 from repro.terminal.screen import Screen
@@ -115,7 +117,7 @@ def start(words: Sequence[str], started: float) -> int:
     """
     own, rest = own_words(words, suites.OWN_WORDS)
     clock, at_once = Clock(started + 60 * _positive("minutes", own)), _at_once(own)
-    if from_environment().size > 1 and suites.OWN_WORDS.keys() & {word.partition("=")[0] for word in words}:
+    if from_environment().size > 1 and suites.OWN_WORDS.keys() & set(map(key_of, words)):
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
     first = from_environment().is_main
     wanted, refused, branches = requests(rest)
@@ -127,7 +129,7 @@ def start(words: Sequence[str], started: float) -> int:
         Screen().say(f"  {outlook}", indent=sweep.INDENT)
     code = _several(rest, clock, at_once) if at_once > 1 else work(wanted, branches, clock)
     if not stopping.is_stop(code) and first and wanted:
-        Console(highlight=False).print(of_sweep([run.folder for run in wanted]))
+        Console(highlight=False).print(of_sweep(wanted))
         Screen().say(summary(sweep.name_of(rest), wanted, 60 * float(own["minutes"]), at_once))
     return max(code, 2 if refused else 0)
 
@@ -169,23 +171,23 @@ def requests(words: Sequence[str], warn: Warn = warn) -> Requests:
     branches: dict[Path, list[Run]] = {}
     asked, console = suites.runs(words), Console(stderr=True)
     hidden = len(asked) < sweep.MANY or not console.is_terminal
-    for words_of_run, words_of_base in track(
-        asked.items(), "reading configurations", console=console, transient=True, disable=hidden
-    ):
-        _check(words_of_run)
-        try:
-            wanted.append(_request(words_of_run, warn))
-            if words_of_base is not None:
-                branches.setdefault(_request(words_of_base, warn).folder, []).append(wanted[-1])
-        except UserError as error:
-            refused[str(error)] = None
+    bar = track(asked.items(), "reading configurations", console=console, transient=True, disable=hidden)
+    with stopping.raised():  # so that the bar gives the cursor back
+        for words_of_run, words_of_base in bar:
+            _check(words_of_run)
+            try:
+                wanted.append(_request(words_of_run, warn))
+                if words_of_base is not None:
+                    branches.setdefault(_request(words_of_base, warn).folder, []).append(wanted[-1])
+            except UserError as error:
+                refused[str(error)] = None
     return Requests(wanted, list(refused), branches)
 
 
 def _check(words: tuple[str, ...]) -> None:
     """UserError for words of a run that do not compose; whether its ablation applies is asked later."""
     seed, others = _split(words)
-    _composed(others)
+    _config(others)
     if seed is not None and (not seed.isdecimal() or len(seed) > len("999999999")):
         compose(words)  # says what is wrong, if it is
 
@@ -209,13 +211,13 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
 
 
 @cache
-def _composed(words: tuple[str, ...]) -> Config:
-    return sweep.composed(words)
+def _config(words: tuple[str, ...]) -> Config:
+    return compose(words)
 
 
 @cache
 def _arm(words: tuple[str, ...], warn: Warn) -> Run:
-    return request(_composed(words), words, (RUN, *words), warn)
+    return request(_config(words), words, (RUN, *words), warn)
 
 
 def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
@@ -228,7 +230,7 @@ def work(wanted: Sequence[Run], branches: Branches, clock: Clock) -> int:
         if run.config.data in unusable:
             continue
         place = f"{number} of {len(wanted)}"
-        codes.append(exit_code(partial(_make, run, branches.get(run.folder, ()), clock, place, unusable)))
+        codes.append(exit_code_of_run(partial(_make, run, branches.get(run.folder, ()), clock, place, unusable)))
         # Ctrl-C ends a suite too; and of processes that share a run none may go on alone
         if stopping.is_stop(codes[-1]) or (codes[-1] and from_environment().size > 1):
             break
@@ -262,11 +264,12 @@ def _make(run: Run, branches: Sequence[Run], clock: Clock, place: str, unusable:
 
 
 def _is_done(run: Run) -> bool:
-    """Tells whether there is a record; the runner says whether it is of this very run."""
+    """Tells whether there is a record of this very run that ended."""
     try:
-        return records.exists(run.folder) and records.read(run.folder).status != records.STOPPED
+        record = records.read(run.folder) if records.exists(run.folder) else None
     except UserError:  # damaged: the runner says so, or replaces it
         return False
+    return record is not None and record.status != records.STOPPED and run.is_of(record)
 
 
 def _fits(run: Run, timings: Timings, clock: Clock) -> bool:
@@ -282,9 +285,9 @@ def _silent(_: str) -> None:
 
 
 def _left(wanted: Sequence[Run]) -> tuple[list[Run], list[float]]:
-    """Lists the runs that are not done, and the seconds of those of them that were measured."""
+    """Lists the runs that are not done, and the seconds that are left of those of them that were measured."""
     left = [run for run in wanted if not _is_done(run)]
-    return left, [length for run in left if (length := timings_of(run).estimate(run)) is not None]
+    return left, [length for run in left if (length := seconds_left(run)) is not None]
 
 
 def _outlook(wanted: Sequence[Run], at_once: int) -> str:
@@ -307,11 +310,11 @@ def summary(name: str, wanted: Sequence[Run], seconds: float, at_once: int = 1) 
     told = f"{name}: {len(wanted) - len(left)} of {counted(len(wanted), 'run')} done"
     if not left:
         return told
-    work = f", {_wall(known, at_once)}" if known else ""
+    rest = f", {_wall(known, at_once)}" if known else ""
     unknown = f", {len(left) - len(known)} of them not measured yet" if len(known) < len(left) else ""
     longer = sum(length > seconds for length in known)
     remedy = f" ({longer} of them with more minutes: the longest takes {span(max(known))})" if longer else ""
-    return f"{told}, {len(left)} left{work}{unknown}: the same command goes on{remedy}"
+    return f"{told}, {len(left)} left{rest}{unknown}: the same command goes on{remedy}"
 
 
 def _several(words: Sequence[str], clock: Clock, count: int) -> int:
@@ -322,21 +325,45 @@ def _several(words: Sequence[str], clock: Clock, count: int) -> int:
     processes: list[subprocess.Popen[bytes]] = []
     readers: list[Thread] = []
     sys.stdout.flush()  # the readers write below it
-    codes = []
-    with stopping.raised():
+    stops: list[int] = []
+    with stopping.raised(), _open_until_the_end() as stdin:
         try:
             for number, environment in enumerate(environments, 1):
                 with stopping.held():  # one that has started is in the list
-                    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+                    child = subprocess.Popen(
+                        command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                    )
                     processes.append(child)
                     readers.append(Thread(target=_tell, args=(number, child.stdout)))
                     readers[-1].start()
             codes = _ended(processes)
         except KeyboardInterrupt as stop:
-            codes = [stopping.code_of(stop), *_stopped(processes, stopping.code_of(stop))]
+            stops = [stopping.code_of(stop)]
+            codes = _stopped(processes, stops[0])
     for reader in readers:
         reader.join()
-    return max(code if code >= 0 else 128 - code for code in codes)
+    for number, code in enumerate(codes, 1):
+        if code < 0:
+            print(f"error: process {number} ended by {signal.Signals(-code).name}", file=sys.stderr)
+    return max(*stops, *(code if code >= 0 else 128 - code for code in codes), 0)
+
+
+@contextmanager
+def _open_until_the_end() -> Iterator[int]:
+    """A pipe for the stdin of children, in which nothing is written: its end tells them that this process has ended."""
+    read, write = os.pipe()
+    try:
+        yield read
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _end_with_parent() -> None:
+    """Waits for the end of stdin, and then ends this process as SIGTERM does: what it has is filed."""
+    while os.read(0, 1):  # not by `sys.stdin`, whose lock a thread must not hold when the interpreter ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ended(processes: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
@@ -362,6 +389,7 @@ def _tell(number: int, lines: IO[bytes]) -> None:
 
 def main() -> None:
     """Makes runs as one process of `at_once`, by the deadline, on a clock that all share, and the words."""
+    Thread(target=_end_with_parent, daemon=True).start()
     deadline, *words = sys.argv[1:]
     wanted, _, branches = requests(words, _silent)  # the process that started this one has said it
     sys.exit(stopping.end(work(wanted, branches, Clock(float(deadline)))))

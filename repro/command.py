@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,18 @@ def exit_code(command: Callable[[], None]) -> int:
         _drop_output()
         return _end(1, f"error: {reason}")
     return 0
+
+
+def exit_code_of_run(run: Callable[[], None]) -> int:
+    """Does as `exit_code` for one run of several: 1 for a fault of the program too, whose traceback is printed.
+
+    So it costs no other run.
+    """
+    try:
+        return exit_code(run)
+    except Exception:
+        traceback.print_exc()
+        return 1
 
 
 def _drop_output() -> None:
@@ -79,16 +92,17 @@ def own_words(words: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[s
 
     Raises UserError where one of its own is given twice.
     """
-    own = [word.partition("=")[::2] for word in words if _key(word) in defaults]
+    mine = [word for word in words if "=" in word and key_of(word) in defaults]
+    own = [word.partition("=")[::2] for word in mine]
     for number, (key, _) in enumerate(own):
         if key in dict(own[:number]):
             raise UserError(f"{key}= is given twice")
-    return dict(defaults) | dict(own), [word for word in words if _key(word) not in defaults]
+    return dict(defaults) | dict(own), [word for word in words if word not in mine]
 
 
-def _key(word: str) -> str | None:
-    key, equals, _ = word.partition("=")
-    return key if equals else None
+def key_of(word: str) -> str:
+    """What stands before the first `=` of a word; all of it where there is none."""
+    return word.partition("=")[0]
 
 
 def _end(code: int, message: str) -> int:

@@ -2,9 +2,9 @@
 
 import json
 import math
-import os
 import statistics
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from repro.environment import device_name
 if TYPE_CHECKING:
     from repro.request import Run
 
+CALL = uuid.uuid4().hex  # a process number repeats, in containers at every start
+"""This call, whose guesses count for itself alone."""
 FILE = "suite_seconds.jsonl"  # in the results folder's raw/
 KEYS = {"device", "setup", "config_hash", "seconds", "epochs", "guess_of"}
 """Of each line of the file."""
@@ -73,7 +75,7 @@ class Timings:
         config = run.config
         same = {"device": self.device, "setup": config.setup, "config_hash": run.config_hash}
         epochs = epochs or config.train.epochs
-        line = same | {"seconds": seconds, "epochs": epochs, "guess_of": os.getpid() if guess else None}
+        line = same | {"seconds": seconds, "epochs": epochs, "guess_of": CALL if guess else None}
         with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # no result depends on it
             file.write(json.dumps(line) + "\n")
 
@@ -81,7 +83,7 @@ class Timings:
         """Seconds that a whole run takes: as its latest seed did, else at the pace of the setup's other runs."""
         same = (self.device, run.config.setup)
         lines = [line for line in self._read() if (line["device"], line["setup"]) == same]
-        latest = {line["config_hash"]: line for line in lines if line["guess_of"] in (None, os.getpid())}
+        latest = {line["config_hash"]: line for line in lines if line["guess_of"] in (None, CALL)}
         if run.config_hash in latest:
             return float(latest[run.config_hash]["seconds"])
         paces = [line["seconds"] / line["epochs"] for line in latest.values()]
@@ -124,6 +126,14 @@ def _device(name: str) -> str:
     from repro.train.device import choose_device
 
     return device_name(str(choose_device(name, from_environment())))
+
+
+def seconds_left(run: "Run") -> float | None:
+    """Seconds that a run takes from its last checkpoint on, by what was measured here; None where nothing was."""
+    from repro.train import checkpoint
+
+    whole = timings_of(run).estimate(run)
+    return None if whole is None else whole * (1 - checkpoint.epochs(run.raw) / run.config.train.epochs)
 
 
 def span(seconds: float) -> str:

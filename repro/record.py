@@ -34,6 +34,8 @@ TOP5_CLASSES = 6
 """Fewest classes with a top-5 error: of five or fewer, five guesses hold the right one."""
 ROUNDED = 0.5
 """Images by which an error that was rounded may differ from a count."""
+LOOKS = 3
+"""At a record that is not there: another process may be between the two renames of `write`."""
 SAME_WEIGHTS = 1.0
 """Points (and one image) by which a device that never computes the same bits twice may differ on the same weights."""
 CURVE = (
@@ -283,18 +285,22 @@ def config_hash(settings: Mapping[str, Any]) -> str:
 
 def exists(folder: Path) -> bool:
     """Tells whether there is a record, of any status."""
-    return (_settled(folder) / "record.json").exists()
+    return any((_settled(folder) / "record.json").exists() for _ in range(LOOKS))
 
 
 def read(folder: Path) -> Record:
     """The record in `folder`; curve and bits are read when asked for. Raises UserError where it is damaged."""
-    place = _settled(folder)
-    path = place / "record.json"
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        return replace(_parse(plain), folder=place)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+    missing = FileNotFoundError(2, "No such file or directory")
+    for _ in range(LOOKS):
+        place = _settled(folder)
+        try:
+            plain = json.loads((place / "record.json").read_text(encoding="utf-8"))
+            return replace(_parse(plain), folder=place)
+        except FileNotFoundError as error:
+            missing = error
+        except (OSError, ValueError) as error:
+            raise _damaged(place / "record.json", error) from error
+    raise _damaged(folder / "record.json", missing) from missing
 
 
 def digest(folder: Path) -> str:

@@ -47,6 +47,10 @@ class Run:
         """The folder of checkpoint and weights."""
         return records.raw_folder(*self._place)
 
+    def is_of(self, record: records.Record) -> bool:
+        """Tells whether a record is of these settings; one of the same name may be of an older configuration."""
+        return config_hash(naming.recorded_settings(record.config)) == self.config_hash
+
     @property
     def _place(self) -> tuple[str, str, str, str, str]:
         config, device = self.config, choose_device(self.config.train.device, from_environment())

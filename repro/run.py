@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro import stopping
-from repro.command import exit_code
+from repro.command import exit_code, exit_code_of_run, key_of
 from repro.distributed import from_environment, shut_down
 from repro.errors import UserError
-from repro.experiments import compose, folder, suites, words
+from repro.experiments import compose, folder, suites
+from repro.experiments import words as words_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -69,9 +70,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `exit_code`; Hydra would print its own pages
     try:
         if _sweeps_here(sys.argv[1:]):
-            _codes.append(_sweep(words.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
+            _codes.append(_sweep(words_of.normalise_arguments(["-m", *sys.argv[1:]])[1:], started))
         else:
-            _start_hydra(words.normalise_arguments(suites.expand(sys.argv[1:])))
+            _start_hydra(words_of.normalise_arguments(suites.expand(sys.argv[1:])))
         shut_down()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(compose.explain(error)) from error
@@ -94,12 +95,12 @@ def _sweeps_here(words: Sequence[str]) -> bool:
     """
     sweeps = {"-m", "--multirun"}
     options = [word for word in words if word.startswith(("-", "hydra")) and word not in sweeps]
-    patterns = [word for word in words if word.partition("=")[2].startswith(("glob(", "interval("))]
+    patterns = [word for word in words if words_of.is_pattern(word)]
     suite = suites.chosen(words) is not None
     if not options and (suite or (sweeps & set(words) and not patterns)):
         return True
     for word in words:
-        if word.partition("=")[0] in suites.OWN_WORDS:
+        if key_of(word) in suites.OWN_WORDS:
             others = " and ".join([*options, *patterns])
             remedy = f"leave out {others}, for which Hydra makes them" if others else "add suite=NAME, or -m and lists"
             raise UserError(f"{word} is for several runs that this process makes: {remedy}")
@@ -149,7 +150,7 @@ def _job(node: "DictConfig") -> None:
         _run(node)
         return
     _codes.append(1)  # for what is not caught below
-    _codes[-1] = exit_code(lambda: _run(node))
+    _codes[-1] = exit_code_of_run(lambda: _run(node))
     # Ctrl-C ends a sweep too; and of processes that share a run none may go on alone
     if stopping.is_stop(_codes[-1]) or (_codes[-1] and from_environment().size > 1):
         sys.exit(stopping.end(_codes[-1]))

@@ -16,7 +16,6 @@ from repro.data.store import ImageData, open_data
 from repro.distributed import World, from_environment, init
 from repro.environment import LoadMeter
 from repro.errors import Taken, UserError
-from repro.experiments import naming
 from repro.filing import NOT_MEASURED, completed, draft_of, file, measure, origin_of, summary_of
 from repro.listening import Listener, Mirror
 from repro.model import build
@@ -174,7 +173,7 @@ def _finished(wanted: Run) -> Record | None:
     if record is None:
         return None
     where = f"{wanted.folder}: there is a record"
-    if records.config_hash(naming.recorded_settings(record.config)) != wanted.config_hash:
+    if not wanted.is_of(record):
         raise UserError(f"{where} of an older configuration: force=true replaces it, results_dir=... keeps both")
     record.verify()
     return replace(record, chosen=list(wanted.chosen) or None)  # as it is asked for now

@@ -254,8 +254,8 @@ def test_a_runs_length_is_that_of_its_other_seeds_or_of_the_setups_other_runs(
     timings.add(baseline, 30.0)
     Timings(timings.path, "another device").add(no_lrn, 1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: -1)
-        timings.add(no_lrn, 2.0, guess=True)  # an earlier call's
+        patch.setattr(pace, "CALL", "an earlier one")
+        timings.add(no_lrn, 2.0, guess=True)
     assert timings.estimate(no_lrn) == 30
     timings.add(no_lrn, 60.0)
     assert timings.estimate(again) == 60
@@ -411,3 +411,107 @@ def test_a_damaged_record_costs_a_suite_its_own_run_alone(
 
 def test_a_seed_in_quotes_is_that_seed(words: list[str]) -> None:
     assert [run.config.seed for run in requests(latest(*words, "seed='0',1", "ablation=baseline")).wanted] == [0, 1]
+
+
+# ---- what fails, and what is left behind -----------------------------------------------------------------------------
+
+
+def test_a_fault_of_the_program_costs_its_own_run_alone(
+    start: Start, words: list[str], results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write, first = records.write, requests(words).wanted[0].folder
+
+    def faulty(folder: Path, *content: Any) -> None:
+        if folder == first:
+            raise RuntimeError("a fault")
+        write(folder, *content)
+
+    monkeypatch.setattr(records, "write", faulty)
+    assert start("ablation=baseline") == 1
+    out, err = capfd.readouterr()
+    assert "Traceback (most recent call last)" in err
+    assert "RuntimeError: a fault\n" in err
+    assert "1 of 2 runs done" in out
+
+
+def test_a_record_of_an_older_configuration_is_not_done(
+    start: Start, words: list[str], results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = latest(*words, "ablation=baseline", "seed=0")
+    assert run_command(*words) == 0
+    (run,) = requests(words).wanted
+    path = run.folder / "record.json"
+    path.write_text(path.read_text().replace('"momentum": 0.9', '"momentum": 0.8'))
+    capfd.readouterr()
+    assert run_command(*words) == 2
+    out, err = capfd.readouterr()
+    assert "there is a record of an older configuration: force=true replaces it" in err
+    assert "0 of 1 run done" in out
+    assert "older settings" in out
+
+
+def test_what_is_left_of_a_run_is_told_from_its_checkpoint(
+    words: list[str], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = latest(*words, "ablation=baseline", "seed=0", "train.epochs=4")
+    (run,) = requests(words).wanted
+    measured(results, run, seconds=400)
+    assert pace.seconds_left(run) == 400
+
+    def interrupted(self: Screen, row: dict[str, Any]) -> None:
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "epoch", interrupted)
+    assert run_command(*words) == 130
+    assert checkpoint.epochs(run.raw) == 3
+    assert pace.seconds_left(run) == pytest.approx(100)
+    assert "1 left, about 2 minutes" in summary("x", [run], math.inf)
+    (run.raw / checkpoint.NAME).write_bytes(b"damaged")
+    assert checkpoint.epochs(run.raw) == 2  # of the one before it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whose", ["parent", "child"])
+def test_a_kill_of_one_process_is_told_or_ends_the_others(whose: str, words: list[str], results: Path) -> None:
+    command = [sys.executable, "-m", "repro.run", *latest(*words, "train.epochs=200", "seed=0,1"), "at_once=2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch   1/200" in line:
+                break
+        children = [
+            int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ]
+        assert len(children) == 2
+        if whose == "child":
+            for number in children:
+                os.kill(number, signal.SIGKILL)
+            out, _ = process.communicate(timeout=120)
+            assert process.returncode == 128 + signal.SIGKILL
+            assert "error: process 1 ended by SIGKILL\nerror: process 2 ended by SIGKILL\n" in out
+            return
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(_alive(number) for number in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert {record.status for record in records.find(results)} == {"stopped"}
+
+
+def _alive(process: int) -> bool:
+    """Tells whether it runs: one that has ended stays in the table until it is waited for."""
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_sweep_over_names_by_a_pattern_is_made_here(
+    images: Path, results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = latest(*WORDS, f"data.root={images}", f"results_dir={results}", "ablation=glob(no_fc*)", "minutes=1e-9")
+    assert run_command("-m", *words) == 0
+    out = capfd.readouterr().out
+    assert "ablation no_fc6, no_fc7" in out
+    assert "sweep: 0 of 2 runs done" in out

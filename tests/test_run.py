@@ -310,12 +310,12 @@ def test_the_jobs_of_a_sweep_leave_what_single_runs_leave(
     assert out.endswith("sweep: 2 of 2 runs done\n")
 
 
-def test_a_sweep_by_a_pattern_is_hydras(
+def test_a_pattern_of_names_is_a_sweep_like_others(
     start: Start, results: Path, singles: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert start("-m", "ablation=glob(baselin*)") == 0
     assert content(only_record(results)) == singles[0]
-    assert "run 1: " in capfd.readouterr().out
+    assert "1 of 1: " in capfd.readouterr().out
 
 
 def test_a_job_that_fails_does_not_hold_up_the_others(

@@ -48,6 +48,22 @@ def test_a_signal_ends_a_command_in_one_line_even_twice(number: signal.Signals) 
     assert (done.stdout, done.stderr) == ("filed\n", f"{line}\n")
 
 
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, 1), (1.2, 2)])
+def test_signals_close_together_are_one(seconds: float, times: int) -> None:
+    code = f"""
+stopping.listen()
+with stopping.raised():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            print("raised")
+        time.sleep({seconds})
+"""
+    assert ended(code).stdout == times * "raised\n"
+
+
 def test_what_is_held_ends_before_the_signal_does_anything() -> None:
     code = """
 stopping.listen()

@@ -100,10 +100,11 @@ def label(after: Mapping[str, Any], recipe: str, setup: str) -> str:
     """The name of a run with these changes, dotted key -> value."""
     in_force = _in_force(after, recipe, setup) if after else {}
     extra = [key for key in after if not any(key in keys for keys in in_force.values())]
-    return _label(in_force, {key: after[key] for key in extra})
+    return joined(in_force, {key: after[key] for key in extra})
 
 
-def _label(named: Iterable[str], by_hand: Mapping[str, Any]) -> str:
+def joined(named: Iterable[str], by_hand: Mapping[str, Any]) -> str:
+    """`no_lrn+epochs=3`: ablations and keys set by hand, as a name that a folder can have; `baseline` for none."""
     text = "+".join([*named, *(f"{_shortest(key)}={_text(value)}" for key, value in by_hand.items())])
     return _shorten(text) or BASELINE
 
@@ -126,7 +127,7 @@ def arm(
     if named:
         return "+".join(named), set().union(*named.values())
     keys = difference.keys() - set(GIVEN)
-    return _label([], {key: pair[1] for key, pair in difference.items() if key in keys}), keys
+    return joined([], {key: pair[1] for key, pair in difference.items() if key in keys}), keys
 
 
 def arm_against(
@@ -142,7 +143,7 @@ def arm_against(
     if parts and set().union(*parts.values()) == keys:
         return "+".join(parts), keys
     alone = not named and bool(keys) and keys == difference.keys() - set(GIVEN)
-    return (_label([], {key: whole[key] for key in difference if key in keys}), keys) if alone else None
+    return (joined([], {key: whole[key] for key in difference if key in keys}), keys) if alone else None
 
 
 def _held(difference: Mapping[str, Sequence[Any]], whole: Mapping[str, Any]) -> dict[str, set[str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from repro.command import warn
+from repro.command import key_of, warn
 from repro.errors import UserError
 from repro.experiments import folder, typed_yaml
 from repro.experiments.folder import choices
@@ -71,7 +71,7 @@ def _check_parts(path: Path, suite: Suite) -> None:
             words = shlex.split(part)
         except ValueError as error:
             raise UserError(f"{where}: {part}: {str(error).lower()}") from error
-        if own := [word for word in words if _key(word) in OWN_WORDS]:
+        if own := [word for word in words if key_of(word) in OWN_WORDS]:
             raise UserError(f"{where}: {own[0]} is for the command line")
         name = chosen(words)
         if name == suite.name:
@@ -143,7 +143,7 @@ def _base(run: Words, ablation: str | None) -> Words | None:
     """The run that differs from this one by its ablation alone; None where that is this one."""
     if ablation is None:
         return None
-    base = tuple(f"ablation={ablation}" if _key(word) == "ablation" else word for word in run)
+    base = tuple(f"ablation={ablation}" if key_of(word) == "ablation" else word for word in run)
     return None if base == run else base
 
 
@@ -152,12 +152,8 @@ def _over(words: Iterable[str], given: Sequence[str]) -> list[str]:
     for word in given:
         if word.startswith(("+", "~")):
             raise UserError(f"{word}: a suite has every key already: write {word.lstrip('+~')}")
-    keys = {_key(word) for word in given}
-    return [*(word for word in words if _key(word) not in keys), *given]
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0]
+    keys = {key_of(word) for word in given}
+    return [*(word for word in words if key_of(word) not in keys), *given]
 
 
 def _combinations(words: Sequence[str]) -> Iterator[Words]:
@@ -168,13 +164,13 @@ def _combinations(words: Sequence[str]) -> Iterator[Words]:
     slowest_first = {"seed": -2, "setup": -1, "ablation": 1}
     options = {}
     for override in OverridesParser.create().parse_overrides(list(words)):
-        options[_key(str(override.input_line))] = [str(override.input_line)]
+        options[key_of(str(override.input_line))] = [str(override.input_line)]
         if override.is_sweep_override():
             try:
                 values = list(override.sweep_string_iterator())
             except HydraException as error:  # glob(no_*), interval(0, 1)
                 raise UserError(f"{override.input_line}: a suite takes lists, as in seed=0,1") from error
-            options[_key(str(override.input_line))] = [f"{override.get_key_element()}={value}" for value in values]
+            options[key_of(str(override.input_line))] = [f"{override.get_key_element()}={value}" for value in values]
     keys = sorted(options, key=lambda key: slowest_first.get(key, 0))
     for run in product(*(options[key] for key in keys)):
         word = dict(zip(keys, run, strict=True))

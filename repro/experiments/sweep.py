@@ -1,21 +1,10 @@
-"""The runs of a sweep before they begin: what they are, in words, and their configurations, in little time."""
+"""What the runs of a sweep are, in words, before their configurations are read."""
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
-from functools import cache
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from repro.command import own_words
-from repro.config import Config
-from repro.errors import UserError
 from repro.experiments import suites
-from repro.experiments.compose import compose, to_config
-from repro.experiments.folder import GROUPS
+from repro.experiments.suites import Words
 from repro.text import counted
 
 NAMES_SHOWN = 24
@@ -24,7 +13,6 @@ NAMES_SHOWN = 24
 MANY = 100
 """Runs from which on reading their configurations takes long enough to say so."""
 INDENT = 11  # columns, of what stands below a line that is broken
-Words = tuple[str, ...]
 
 
 def first_words(words: Sequence[str]) -> list[str]:
@@ -57,31 +45,3 @@ def values(runs: Iterable[Words]) -> dict[str, list[str]]:
     for key, _, value in (word.partition("=") for words in runs for word in words):
         found.setdefault(key, {})[value] = None
     return {key: list(different) for key, different in found.items()}
-
-
-def composed(words: Words) -> Config:
-    """Composes as `repro.experiments.compose`, in a tenth of its time: once for all runs that name the same files.
-
-    Raises UserError as it does.
-    """
-    files = tuple(word for word in words if word.partition("=")[0] in GROUPS)
-    keys = [word for word in words if word not in files]
-    try:
-        node = deepcopy(_node(files))
-        for override in _parser().parse_overrides(keys):
-            if override.type is not OverrideType.CHANGE or override.package is not None:
-                return compose(words)
-            OmegaConf.update(node, override.key_or_group, override.value(), merge=True)
-        return to_config(node)
-    except (HydraException, OmegaConfBaseException, UserError):
-        return compose(words)  # which says what is wrong
-
-
-@cache
-def _node(files: Words) -> DictConfig:
-    return OmegaConf.structured(compose(files))
-
-
-@cache
-def _parser() -> OverridesParser:
-    return OverridesParser.create()

@@ -82,6 +82,12 @@ def at_home(path: str) -> str:
         raise UserError(f"results_dir={path}: there is no such home folder") from error
 
 
+def is_pattern(word: str) -> bool:
+    """Tells whether a word asks for values that only Hydra finds; names of files are found here, see `readable`."""
+    key, _, value = word.partition("=")
+    return value.startswith("interval(") or (value.startswith("glob(") and key not in GROUPS)
+
+
 def _matched(word: str) -> str:
     """`ablation=glob(no_*)` with the names that it matches."""
     from hydra.core.override_parser.types import Glob

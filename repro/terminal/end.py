@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,8 @@ from repro.train import checkpoint
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from repro.request import Run
 
 
 OTHER_CODE = "was made by other code"
@@ -74,8 +77,8 @@ def of_run(run: Record, results_dir: str | Path, words: Sequence[str] = ()) -> E
     return End(title, table, [line for line in (verdict, note, *_files(run, results_dir)) if line])
 
 
-def of_sweep(folders: Sequence[Path]) -> "Table":
-    """Shows what came out of the runs of a sweep, by their folders, and the verdict on each ablation over its seeds."""
+def of_sweep(runs: Sequence["Run"]) -> "Table":
+    """Shows what came out of the runs of a sweep, and the verdict on each ablation over its seeds."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -84,41 +87,57 @@ def of_sweep(folders: Sequence[Path]) -> "Table":
     for column in table.columns:
         column.overflow = "fold"
     table.columns[-1].min_width = len("distinguishable")  # its longest word
-    arms = list(dict.fromkeys(folder.parent for folder in folders))
-    names, last = _short_names(arms), None
-    for folder in sorted(folders, key=lambda folder: arms.index(folder.parent)):
-        name, results_dir = names[folder.parent], folder.parents[4]
-        run, reason = _read(folder)
-        cells = [folder.name.removeprefix("seed"), reason, "", ""]
-        if run is not None:
-            baseline = _baseline_of(run, results_dir, ())[0] if own_keys(run) else None
-            difference = _difference(run, baseline, MAIN) if baseline else None
-            verdict = _verdict(run, results_dir) if own_keys(run) and folder.parent != last else ""
-            error = _shown(run, MAIN) + (" %" if run.status == COMPLETE else "")
-            cells = [str(run.seed), error, f"{difference:+.2f} pp" if difference is not None else "", verdict]
-            last = folder.parent
-        table.add_row(*map(Text, (name, *cells)))
+    arms = list(dict.fromkeys(run.folder.parent for run in runs))
+    names, last = _names(runs), None
+    for run in sorted(runs, key=lambda run: arms.index(run.folder.parent)):
+        arm, results_dir = run.folder.parent, run.config.results_dir
+        record, reason = _read(run)
+        cells = [str(run.config.seed), reason, "", ""]
+        if record is not None:
+            baseline = _baseline_of(record, results_dir, ())[0] if own_keys(record) else None
+            difference = _difference(record, baseline, MAIN) if baseline else None
+            verdict = _verdict(record, results_dir) if own_keys(record) and arm != last else ""
+            error = _shown(record, MAIN) + (" %" if record.status == COMPLETE else "")
+            cells = [str(record.seed), error, f"{difference:+.2f} pp" if difference is not None else "", verdict]
+            last = arm
+        table.add_row(*map(Text, (names[arm], *cells)))
     return table
 
 
-def _read(folder: Path) -> tuple[Record | None, str]:
-    """The record there; or None and why. What is wrong with a damaged one is told where its run is asked for."""
-    if not records.exists(folder):
+def _read(run: "Run") -> tuple[Record | None, str]:
+    """The record of a run; or None and why. What is wrong with a damaged one is told where the run is made."""
+    if not records.exists(run.folder):
         return None, "not done"
     try:
-        return records.read(folder), ""
+        record = records.read(run.folder)
     except UserError:
         return None, "damaged"
+    if not run.is_of(record):
+        return None, "older settings"
+    return replace(record, chosen=list(run.chosen) or None), ""
 
 
-def _short_names(arms: Sequence[Path]) -> dict[Path, str]:
-    """Names of ablations without what all of them share: keys set by hand, setup and recipe."""
-    labels = [arm.name.split("+") for arm in arms]
-    shared = set.intersection(*map(set, labels)) if len(arms) > 1 else set()
-    names = ["+".join(part for part in label if part not in shared) or BASELINE for label in labels]
-    if len({arm.parent for arm in arms}) > 1:
-        names = ["/".join((*arm.parts[-3:-1], name)) for arm, name in zip(arms, names, strict=True)]
-    return dict(zip(arms, names, strict=True))
+def _names(runs: Sequence["Run"]) -> dict[Path, str]:
+    """Names of arms, by folder, without what all of them share: keys set by hand, setup and recipe."""
+    arms = {
+        run.folder.parent: naming.arm(run.difference, naming.settings(run.config), run.chosen or None) for run in runs
+    }
+    given = {
+        run.folder.parent: {
+            key: after for key, (_, after) in run.difference.items() if key not in arms[run.folder.parent][1]
+        }
+        for run in runs
+    }
+    varied = {
+        key for keys in given.values() for key in keys if len({str(other.get(key)) for other in given.values()}) > 1
+    }
+    several = len({place.parent for place in arms}) > 1
+    names = {}
+    for place, (arm, _) in arms.items():
+        by_hand = {key: value for key, value in given[place].items() if key in varied}
+        name = naming.joined([] if arm == BASELINE else [arm], by_hand)
+        names[place] = "/".join((*place.parts[-3:-1], name)) if several else name
+    return names
 
 
 def _shown(run: Record, measure: Measure) -> str:
@@ -157,7 +176,11 @@ def _over_seeds(run: Record, results_dir: str | Path) -> str:
 
 def _seeds(run: Record) -> list[Record]:
     """The runs of the same experiment that are filed beside one, itself included."""
-    beside = [records.read(folder) for folder in run.folder.parent.glob("seed*") if records.exists(folder)]
+    beside = [
+        replace(records.read(folder), chosen=run.chosen)  # as it is asked for now
+        for folder in run.folder.parent.glob("seed*")
+        if records.exists(folder)
+    ]
     own = alike(run), records.config_hash(settings(run)), own_keys(run)
     return [other for other in beside if (alike(other), records.config_hash(settings(other)), own_keys(other)) == own]
 

@@ -34,6 +34,9 @@ def text(words: Sequence[str], width: int | None) -> str | None:
         if word not in TOPICS and (not equals or (key not in GROUPS and key != "suite" and key not in _settings())):
             raise UserError(f"no help on {word}: {_advice(key)}")
     topics = [word for word in words if word in TOPICS]
+    if topics and len(topics) < len(words):
+        others = " ".join(word for word in words if word not in TOPICS)
+        raise UserError(f"--help {' '.join(topics)} lists all there are: leave out {others}")
     if topics:
         return "\n\n".join(_laid_out(listed(topic).items(), width) for topic in topics)
     if (suite := suites.chosen(words)) is not None:

@@ -15,7 +15,7 @@ from repro.evidence.comparison import plain_text
 from repro.experiments import naming
 from repro.experiments.registry import ablations
 from repro.experiments.words import chosen_ablations
-from repro.pace import span, timings_of
+from repro.pace import seconds_left, span
 from repro.text import counted
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _where(config: Config) -> str:
 
 
 def _seconds(run: "Run") -> str:
-    seconds = timings_of(run).estimate(run)
+    seconds = seconds_left(run)
     if seconds is None:
         return "not known yet: the first steps will tell"
     return f"{span(seconds)}, as runs of this setup took here"

@@ -40,7 +40,7 @@ class Bars(Progress):
 
 
 class Screen:
-    """The terminal of one run, on stdout; stderr is for what goes wrong.
+    """The terminal of one run, on stdout, warnings included; stderr is for what ends it.
 
     On a terminal, text is broken between words; elsewhere each line is left whole, and a line every half a minute
     stands for the bars. All text is shown as it is: nothing in it is markup.

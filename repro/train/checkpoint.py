@@ -4,7 +4,8 @@ A checkpoint is a file of `torch.save` with the SHA-256 of its bytes behind them
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -36,8 +37,9 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     A kill or a full disk in the middle leaves that one alone, which is what `settle` then finds.
     """
     with stopping.held():  # torch.save calls back from C++, where an exception would end the process
-        if (folder / NAME).exists():
-            (folder / NAME).replace(folder / BEFORE)
+        with _told(folder / NAME):
+            if (folder / NAME).exists():
+                (folder / NAME).replace(folder / BEFORE)
         _replace(folder / NAME, lambda file: _write(state, file))
 
 
@@ -68,10 +70,17 @@ def _write(state: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             write(file)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises what the disk refuses as RunFailure."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
         reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
         remedy = "make room, then give the same command again"
@@ -141,6 +150,16 @@ def read(folder: Path) -> dict[str, Any] | None:
         if not isinstance(state.get(part), kind):
             raise UserError(f"{path}: the checkpoint has no {part}: {_REMEDY}")
     return state
+
+
+def epochs(folder: Path) -> int:
+    """Counts the epochs of a checkpoint without reading its tensors; 0 where there is none, or a damaged one."""
+    for name in (NAME, BEFORE):
+        try:
+            return len(torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)["curve"])
+        except Exception:  # as above
+            continue
+    return 0
 
 
 def delete(folder: Path) -> None:

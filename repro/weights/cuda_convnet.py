@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import UserError
-from repro.weights.foreign import SAVE_BY_HAND, names_torch, way_to_weights
+from repro.weights.foreign import BY_NAME, SAVE_BY_HAND, asks_for, way_to_weights
 from repro.weights.names import listed
 from repro.weights.pickles import COMMON, MOST_UNPACKED, Call, Dictionary, Globals, Unused, load
 
@@ -85,14 +85,19 @@ def _layers(path: Path) -> dict[str, Layer]:
         else:
             checkpoint = load(mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), _GLOBALS, partial(_refusal, path))
     if not isinstance(checkpoint, dict) or "model_state" not in checkpoint:
-        raise UserError(f"{path}: a pickle, but not a checkpoint of cuda-convnet: it has no model_state")
+        raise UserError(
+            f"{path}: a pickle, but not a checkpoint of cuda-convnet: it has no model_state; if it holds arrays of"
+            f" NumPy, load it where you trust it, and {BY_NAME}"
+        )
     layers = checkpoint["model_state"]["layers"]
     return {layer["name"]: layer for layer in layers} if isinstance(layers, list) else layers
 
 
 def _refusal(path: Path, name: str, pickled: bytes) -> UserError:
     """The error for a global; with the code that saves the weights alone where they are torch's."""
-    if not names_torch(pickled):
+    if name in OF_NUMPY and asks_for("numpy", pickled) and not asks_for("torch", pickled):
+        return UserError(f"{path}: a pickle of NumPy arrays: where you trust it, load it, and {BY_NAME}")
+    if not asks_for("torch", pickled):
         return UserError(f"{path}: asks for {name}, which is no part of weights: refused")
     plain = f"{path}: a plain pickle of torch that asks for {name}"
     way = way_to_weights(pickled)
@@ -139,6 +144,8 @@ class _Array:
         self.values = np.frombuffer(content, dtype.code).reshape(shape, order="F" if fortran else "C")
 
 
+OF_NUMPY = ("_codecs.encode", "numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
+"""What Python 3 writes for an array of NumPy, in protocols 2 and 5; the authors' Python 2 did not."""
 _GLOBALS: Globals = {
     **COMMON,
     ("numpy", "dtype"): _Dtype,

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from repro.errors import UserError
 
-_BY_NAME = "save its arrays under the layers' names: safetensors.numpy.save_file({name: array}, 'weights.safetensors')"
+BY_NAME = "save its arrays under the layers' names: safetensors.numpy.save_file({name: array}, 'weights.safetensors')"
 _MERGE = "load each, and save all as one: safetensors.torch.save_file({**first, **second}, 'weights.safetensors')"
 _EXPORT = "export the weights from the program that made it"
 _UNPACK = "unpack it, and give the file of weights in it"
 _BEGINNINGS: Sequence[tuple[bytes, str, str]] = (
     (rb"\Z", "an empty file", "get it again"),
-    (rb"\x93NUMPY", "an array of NumPy", f"read it with numpy.load, and {_BY_NAME}"),
-    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", f"read it with h5py, and {_BY_NAME}"),
-    (rb"MATLAB 7\.3 ", "an HDF5 file of MATLAB", f"read it with h5py, and {_BY_NAME}"),
-    (rb"MATLAB ", "a file of MATLAB", f"read it with scipy.io.loadmat, and {_BY_NAME}"),
+    (rb"\x93NUMPY", "an array of NumPy", f"read it with numpy.load, and {BY_NAME}"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", f"read it with h5py, and {BY_NAME}"),
+    (rb"MATLAB 7\.3 ", "an HDF5 file of MATLAB", f"read it with h5py, and {BY_NAME}"),
+    (rb"MATLAB ", "a file of MATLAB", f"read it with scipy.io.loadmat, and {BY_NAME}"),
     (rb"\x08\x01\x12", "a SavedModel of TensorFlow", _EXPORT),
     (rb"\x08[\x02-\x7f][\x12\x1a\x22\x28\x32\x3a]", "a model of ONNX", _EXPORT),  # its version, then any later field
     (rb"GGUF", "a GGUF file", "get the weights as safetensors"),
@@ -47,9 +47,9 @@ def refusal(path: Path, start: bytes) -> UserError:
 # ---- pickles that ask for code ---------------------------------------------------------------------------------------
 
 
-def names_torch(pickled: bytes) -> bool:
-    """Tells whether a pickle asks for anything of torch, without running it."""
-    return any(word.startswith("torch.") for word in _words(pickled))
+def asks_for(package: str, pickled: bytes) -> bool:
+    """Tells whether a pickle asks for anything of a package, such as torch, without running it."""
+    return any(re.match(rf"{package}[. ]", word) for word in _words(pickled))
 
 
 def way_to_weights(pickled: bytes) -> str | None:

@@ -1,5 +1,6 @@
 import csv
 import io
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
     }
     for row in csv_rows(files).values():
         for key in row.keys() - text:
-            assert row[key] == "" or float(row[key]) is not None
+            assert row[key] == "" or math.isfinite(float(row[key]))
     assert csv_rows(files)["no_lrn"]["parameters"] == "15000000"
 
 

@@ -7,8 +7,10 @@ import pytest
 from rich.console import Console
 
 from repro import record
+from repro.experiments.compose import compose
+from repro.request import Run, request
 from repro.terminal import end
-from tests.synthetic import CHANGES, file_record, make_record, place, stuck
+from tests.synthetic import CHANGES, answers, file_record, make_curve, make_record, place, stuck
 
 
 def shown(run: record.Record, results: Path, *words: str) -> str:
@@ -61,45 +63,60 @@ def test_a_damaged_baseline_costs_the_difference_alone(tmp_path: Path) -> None:
     assert "record: " in text
 
 
-def test_a_damaged_record_costs_a_sweep_its_line_alone(tmp_path: Path) -> None:
-    whole, damaged = (file_record(tmp_path, make_record("baseline", seed, 25.0)) for seed in (0, 1))
-    (damaged / "record.json").write_text("{")
-    console = Console(width=60, file=io.StringIO(), highlight=False)
-    console.print(end.of_sweep([whole, damaged]))
+def asked(results: Path, *words: str) -> Run:
+    """A run that these words of a command line ask for, on a setup whose precision is not left open."""
+    words = ("setup=cifar10", "train.precision=fp32", "train.device=cpu", *words, f"results_dir={results}")
+    return request(compose(words), words, ["run", *words], print)
+
+
+def made(results: Path, error: float | None, *words: str, **changed: Any) -> Run:
+    """The same, with its record, of so large an error."""
+    run = asked(results, *words)
+    difference = {key: list(pair) for key, pair in run.difference.items()}
+    kept = {"setup": "cifar10", "difference": difference, "config": run.plain, "config_hash": run.config_hash}
+    made = make_record(run.label, run.config.seed, error, **kept, **changed)
+    record.write(run.folder, made, make_curve(), answers(made))
+    return run
+
+
+def table(*runs: Run, width: int = 60) -> list[str]:
+    """The lines of the table of a sweep."""
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(end.of_sweep(runs))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    rows = [line.split() for line in text.splitlines()]
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert all(len(line) <= width for line in lines)
+    return lines
+
+
+def test_a_damaged_record_costs_a_sweep_its_line_alone(tmp_path: Path) -> None:
+    whole, damaged = (made(tmp_path, 25.0, f"seed={seed}") for seed in (0, 1))
+    (damaged.folder / "record.json").write_text("{")
+    rows = [line.split() for line in table(whole, damaged)]
     assert ["baseline", "0", "25.00", "%"] in rows
     assert ["baseline", "1", "damaged"] in rows
 
 
+def test_a_record_of_an_older_configuration_is_none_of_the_sweep(tmp_path: Path) -> None:
+    run = made(tmp_path, 25.0, "train.epochs=3")
+    path = run.folder / "record.json"
+    path.write_text(path.read_text().replace('"epochs": 3', '"epochs": 4'))
+    assert table(run, width=100)[2].split() == ["baseline", "0", "older", "settings"]
+
+
 def test_a_seed_that_is_not_done_does_not_cost_the_verdict(tmp_path: Path) -> None:
-    folders = [place(tmp_path, make_record("no_lrn", 0))]
+    runs = [asked(tmp_path, "ablation=no_lrn", "seed=0")]
     for seed, error in enumerate((25.0, 25.2, 25.1), 1):
-        file_record(tmp_path, make_record("baseline", seed, error))
-        folders.append(file_record(tmp_path, make_record("no_lrn", seed, error + 2)))
-    console = Console(width=100, file=io.StringIO(), highlight=False)
-    console.print(end.of_sweep(folders))
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    assert text.count("worse at n=3") == 1
-
-
-def test_few_classes_have_no_top5_error(tmp_path: Path) -> None:
-    run = make_record("baseline")
-    few = record.read(file_record(tmp_path, replace(run, data=replace(run.data, classes=5))))
-    text = shown(few, tmp_path)
-    assert text.count("not measured") == 2
+        made(tmp_path, error, f"seed={seed}")
+        runs.append(made(tmp_path, error + 2, "ablation=no_lrn", f"seed={seed}"))
+    assert "\n".join(table(*runs, width=100)).count("worse at n=3") == 1
 
 
 def test_the_table_of_a_sweep(tmp_path: Path) -> None:
-    runs = [make_record(name, seed, error) for seed in (0, 1) for name, error in (("baseline", 25.0), ("no_lrn", 26.5))]
-    runs[3] = make_record("no_lrn", 1, None)
-    folders = [file_record(tmp_path, run) for run in runs]
-    missing = place(tmp_path, make_record("sigmoid", 0))
-    console = Console(width=60, file=io.StringIO(), highlight=False)
-    console.print(end.of_sweep([*folders, missing]))
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    assert all(len(line) <= 60 for line in text.splitlines())
+    words = [("ablation=baseline", f"seed={seed}") for seed in (0, 1)]
+    runs = [made(tmp_path, 25.0, *own) for own in words]
+    runs += [made(tmp_path, error, "ablation=no_lrn", f"seed={seed}") for seed, error in ((0, 26.5), (1, None))]
+    rows = [line.split() for line in table(*runs, asked(tmp_path, "ablation=sigmoid"))]
     assert ["baseline", "0", "25.00", "%"] in rows
     assert ["no_lrn", "0", "26.50", "%", "+1.50", "pp"] in [row[:6] for row in rows]
     assert ["no_lrn", "1", "diverged"] in rows
@@ -108,26 +125,41 @@ def test_the_table_of_a_sweep(tmp_path: Path) -> None:
 
 def test_the_table_of_a_sweep_says_why_there_is_no_verdict(tmp_path: Path) -> None:
     def verdict(seed: int) -> str:
-        console = Console(width=100, file=io.StringIO(), highlight=False)
-        console.print(end.of_sweep([file_record(tmp_path / str(seed), make_record("no_lrn", seed, 26.5))]))
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return " ".join(text.split())
+        run = made(tmp_path / str(seed), 26.5, "ablation=no_lrn", f"seed={seed}")
+        return " ".join(" ".join(table(run, width=100)).split())
 
     assert verdict(0).endswith("for the difference, run the baseline")
-    other = make_record("baseline", 1, 25.0)
-    file_record(tmp_path / "1", replace(other, machine=replace(other.machine, device="another one")))
+    made(tmp_path / "1", 25.0, "seed=1", device="another one")
     assert verdict(1).endswith("the baseline's record was made on another one")
 
 
-def test_the_table_of_a_sweep_leaves_out_what_all_share(tmp_path: Path) -> None:
-    folders = [file_record(tmp_path, short(name, label)) for name, label in (
-        ("baseline", "epochs=1+precision=fp32"), ("no_lrn", "no_lrn+epochs=1+precision=fp32"),
-    )]  # fmt: skip
-    console = Console(width=60, file=io.StringIO(), highlight=False)
-    console.print(end.of_sweep(folders))
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+def test_the_table_of_a_sweep_names_what_differs_in_it(tmp_path: Path) -> None:
+    short = [asked(tmp_path, f"ablation={name}", "train.epochs=1") for name in ("baseline", "no_lrn")]
+    text = "\n".join(table(*short))
     assert "epochs" not in text
     assert "baseline" in text
+    budgets = [asked(tmp_path, "ablation=no_lrn", f"train.epochs={epochs}") for epochs in (1, 2)]
+    assert [line.split()[0] for line in table(*budgets, width=90)[2:]] == ["no_lrn+epochs=1", "no_lrn+epochs=2"]
+    recipes = [asked(tmp_path, f"recipe={recipe}") for recipe in ("paper", "source")]
+    assert [line.split()[0] for line in table(*recipes, width=90)[2:]] == [
+        "cifar10/paper/baseline",
+        "cifar10/source/baseline",
+    ]
+
+
+def test_a_key_set_by_hand_is_the_arm_where_no_ablation_was_asked_for(tmp_path: Path) -> None:
+    made(tmp_path, 25.0)
+    rows = [line.split() for line in table(made(tmp_path, 26.0, "optimizer.lr=0.02"), width=100)]
+    assert ["lr=0.02", "0", "26.00", "%", "+1.00", "pp"] in [row[:6] for row in rows]
+    rows = [line.split() for line in table(made(tmp_path, 26.0, "ablation=baseline", "optimizer.lr=0.02"))]
+    assert ["baseline", "0", "26.00", "%"] in rows
+
+
+def test_few_classes_have_no_top5_error(tmp_path: Path) -> None:
+    run = make_record("baseline")
+    few = record.read(file_record(tmp_path, replace(run, data=replace(run.data, classes=5))))
+    text = shown(few, tmp_path)
+    assert text.count("not measured") == 2
 
 
 def test_end_of_a_run_without_a_baseline_gives_the_command_in_one_line(tmp_path: Path) -> None:

@@ -96,6 +96,11 @@ def test_a_word_that_is_no_topic_is_told(word: str, advice: str) -> None:
         pages.text([word], None)
 
 
+def test_a_list_takes_no_other_words() -> None:
+    with pytest.raises(UserError, match="--help suites lists all there are: leave out setup=cifar10"):
+        pages.text(["suites", "setup=cifar10"], None)
+
+
 def test_a_suite_is_explained_by_its_question_and_its_runs() -> None:
     lines = [line.split(maxsplit=1) for line in explained("suite=headline_small", "seed=0,1").splitlines()]
     assert lines[0][0] == "headline_small"

@@ -168,3 +168,11 @@ print(len(weights.read(__import__('pathlib').Path(glob.glob({str(tmp_path / "gew
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("16\n", "")
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_pickle_of_numpy_arrays_is_refused_with_what_to_do(protocol: int, wrapped: bool, tmp_path: Path) -> None:
+    arrays = {"conv1.weight": np.zeros((2, 3, 11, 11), "float32")}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([arrays] if wrapped else arrays, protocol))
+    assert "and save its arrays under the layers' names: safetensors.numpy.save_file(" in refused(tmp_path / "x.pkl")
