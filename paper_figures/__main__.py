@@ -1,6 +1,6 @@
 """The paper's figures from the records: `python -m paper_figures [NAME ...] [results_dir=results] [--check]`.
 
-Draws all figures, or those that are named, into `paper_figures/pictures/`: SVG, PNG and PDF, and beside them every
+Draws all figures, or those that are named (`fig1 fig3`), into `paper_figures/pictures/`: SVG, PNG and PDF, and beside them every
 number that is drawn as CSV; and writes `paper_figures/README.md`. A figure without records names the command that makes
 them. With `--check` it writes nothing and fails where a picture does not show what the records say now.
 """
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paper_figures import ablations, claims, fig2_architecture, fig3_conv1_kernels
+from paper_figures import ablations, claims, fig1_relu_vs_tanh, fig2_architecture, fig3_conv1_kernels
 from paper_figures.drawing import PICTURES, Drawn, Missing, is_fresh, save
 from repro import record
 from repro.command import exit_code, helped, own_words, warn
@@ -19,6 +19,7 @@ from repro.files import replace_file
 from repro.record import Record
 
 FIGURES: dict[str, Callable[[Sequence[Record]], Drawn]] = {
+    "fig1_relu_vs_tanh": fig1_relu_vs_tanh.draw,
     "fig2_architecture": fig2_architecture.draw,
     "fig3_conv1_kernels": fig3_conv1_kernels.draw,
     "ablations": ablations.draw,
@@ -41,10 +42,7 @@ def main() -> None:
     if helped(sys.argv[1:], __doc__):
         return
     own, words = own_words(sys.argv[1:], {"results_dir": "results"})
-    names = [word for word in words if word != "--check"]
-    for name in names:
-        if name not in FIGURES:
-            raise UserError(f"{name}: there are {', '.join(FIGURES)}, results_dir=FOLDER and --check")
+    names = [_named(word) for word in words if word != "--check"]
     records = record.find(Path(at_home(own["results_dir"])))
     drawn = _drawn(records, names or list(FIGURES))
     stale = [name for name, figure in drawn.items() if not is_fresh(name, figure)]
@@ -57,6 +55,14 @@ def main() -> None:
     else:
         _write(drawn, page)
     print(f"{len(drawn)} figures, {'none stale' if '--check' in words else f'{len(stale)} changed'}")
+
+
+def _named(word: str) -> str:
+    """A figure by its name or the beginning of it, such as `fig1`. Raises UserError where there is none."""
+    for name in FIGURES:
+        if word == name or name.startswith(f"{word}_"):
+            return name
+    raise UserError(f"{word}: there are {', '.join(FIGURES)}, results_dir=FOLDER and --check")
 
 
 def _drawn(records: Sequence[Record], names: Sequence[str]) -> dict[str, Drawn]:

@@ -40,6 +40,7 @@ from repro.command import exit_code, exit_code_of_run, key_of, own_words, warn
 from repro.config import Config, DataConfig
 from repro.distributed import from_environment
 from repro.errors import Taken, Unusable, UserError
+from repro.evidence import rate_search
 from repro.experiments import suites, sweep
 from repro.experiments.compose import compose
 from repro.pace import Clock, Timings, seconds_left, span, timings_of
@@ -120,18 +121,35 @@ def start(words: Sequence[str], started: float) -> int:
     if from_environment().size > 1 and suites.OWN_WORDS.keys() & set(map(key_of, words)):
         raise UserError("minutes= and at_once= are for one process: leave them out, or leave torchrun out")
     first = from_environment().is_main
-    wanted, refused, branches = requests(rest)
-    for reason in refused if first else ():
-        print(f"error: {reason}", file=sys.stderr)
-    if (math.isfinite(clock.deadline) or at_once > 1) and any(run.config.force for run in wanted):
-        raise UserError("force=true with minutes= or at_once= makes runs over and over: choose another results_dir")
-    if first and (outlook := _outlook(wanted, at_once)):
+    asked = requests(rest)
+    again = math.isfinite(clock.deadline) or at_once > 1 or suites.tuned_key(rest) is not None
+    if again and any(run.config.force for run in asked.wanted):
+        raise UserError(
+            "force=true makes runs over and over with minutes=, at_once= or a suite that tunes a key: choose another"
+            " results_dir"
+        )
+    if first and (outlook := _outlook(asked.wanted, at_once)):
         Screen().say(f"  {outlook}", indent=sweep.INDENT)
-    code = _several(rest, clock, at_once) if at_once > 1 else work(wanted, branches, clock)
-    if not stopping.is_stop(code) and first and wanted:
-        Console(highlight=False).print(of_sweep(wanted))
-        Screen().say(summary(sweep.name_of(rest), wanted, 60 * float(own["minutes"]), at_once))
-    return max(code, 2 if refused else 0)
+    code, asked = _make_all(rest, asked, clock, at_once)
+    if not stopping.is_stop(code) and first and asked.wanted:
+        Console(highlight=False).print(of_sweep(asked.wanted))
+        Screen().say(summary(sweep.name_of(rest), asked.wanted, 60 * float(own["minutes"]), at_once))
+    return max(code, 2 if asked.refused else 0)
+
+
+def _make_all(words: Sequence[str], asked: "Requests", clock: Clock, at_once: int) -> tuple[int, "Requests"]:
+    """Makes the runs that are asked for, and those that follow from them, as a search is done: exit code, and all."""
+    code, made, told = 0, -1, set[str]()
+    while True:
+        for reason in asked.refused if from_environment().is_main else ():
+            if reason not in told:
+                print(f"error: {reason}", file=sys.stderr)
+        told |= set(asked.refused)
+        if len(asked.wanted) == made or stopping.is_stop(code):
+            return code, asked
+        made = len(asked.wanted)
+        code = max(code, _several(words, clock, at_once) if at_once > 1 else work(asked.wanted, asked.branches, clock))
+        asked = requests(words)
 
 
 def _at_once(own: dict[str, str]) -> int:
@@ -169,7 +187,8 @@ def requests(words: Sequence[str], warn: Warn = warn) -> Requests:
     wanted: list[Run] = []
     refused: dict[str, None] = {}
     branches: dict[Path, list[Run]] = {}
-    asked, console = suites.runs(words), Console(stderr=True)
+    best = partial(_best, refused=refused, warn=warn)
+    asked, console = suites.runs(words, best=best), Console(stderr=True)
     hidden = len(asked) < sweep.MANY or not console.is_terminal
     bar = track(asked.items(), "reading configurations", console=console, transient=True, disable=hidden)
     with stopping.raised():  # so that the bar gives the cursor back
@@ -182,6 +201,24 @@ def requests(words: Sequence[str], warn: Warn = warn) -> Requests:
             except UserError as error:
                 refused[str(error)] = None
     return Requests(wanted, list(refused), branches)
+
+
+def _best(search: suites.Search, refused: dict[str, None], warn: Warn) -> float | None:
+    """The best value of a search that is done; one at the edge of the grid is among what is refused."""
+    measures: dict[float, float] = {}
+    try:
+        for value, words in search.items():
+            run = _request(words, warn)
+            if not _is_done(run):
+                return None
+            measures[value] = rate_search.measure(records.read(run.folder))
+        best = rate_search.chosen(measures)
+        if best is not None:
+            rate_search.check_inside(" ".join(words), best, measures)
+        return best
+    except UserError as error:
+        refused[str(error)] = None
+        return None
 
 
 def _check(words: tuple[str, ...]) -> None:

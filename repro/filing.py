@@ -71,12 +71,14 @@ def measure(training: Training) -> Measured:
         centre = training.evaluate("centre crops", val)
         ten = training.evaluate("ten crops", val, ten_crops=True)
         train = training.evaluate("training images", training.train_split, at_most=TRAIN_IMAGES_EVALUATED)
+        held_out = training.evaluate("minival", training.minival) if training.minival is not None else None
     metrics = records.Metrics(
         records.Errors(centre.top1, centre.top5),
         records.Errors(ten.top1, ten.top5),
         records.TrainErrors(train.top1, train.top5, train.loss),
         centre.loss,
         centre.answers,
+        records.TrainErrors(held_out.top1, held_out.top5, held_out.loss) if held_out is not None else None,
     )
     return metrics, {records.CENTRE: centre.correct, records.TEN_CROPS: ten.correct}
 

@@ -69,6 +69,7 @@ class Metrics:
     """Quality at the last step; `val_loss` is the centre crop's mean cross-entropy, nats.
 
     `answers` is how many classes are the first guess of any validation image, centre crop; None in older records.
+    `minival` is of the training images that `data.minival` held out; None where there are none.
     """
 
     centre: Errors
@@ -76,6 +77,7 @@ class Metrics:
     train: TrainErrors
     val_loss: float | None
     answers: int | None = None
+    minival: TrainErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -484,7 +486,8 @@ def _parse(plain: Any) -> Record:
 
 def _without_top5(metrics: Metrics) -> Metrics:
     """Older records of few classes have a top-5 error of 0, as if it had been measured."""
-    parts = {name: replace(getattr(metrics, name), top5=None) for name in (*CROP_MODES, "train")}
+    names = (*CROP_MODES, "train", *(["minival"] if metrics.minival else []))
+    parts = {name: replace(getattr(metrics, name), top5=None) for name in names}
     return replace(metrics, **parts)
 
 
@@ -492,6 +495,9 @@ def _build(kind: Any, plain: Any, name: str) -> Any:
     """`plain` as the annotated type `kind`: a dataclass, a union, or a JSON type."""
     if not is_dataclass(kind):
         options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+        nested = next(filter(is_dataclass, options), None)
+        if nested is not None and plain is not None:
+            return _build(nested, plain, name)
         if not any(_fits(plain, get_origin(option) or option) for option in options):
             raise ValueError(f"{name} is {plain!r}")
         return plain

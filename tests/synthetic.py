@@ -1,7 +1,7 @@
 """Records of runs that never happened."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -12,8 +12,10 @@ import pytest
 
 from repro import record
 from repro.config import Config
+from repro.experiments.compose import compose
 from repro.record import Code, Cost, Data, Errors, Machine, Metrics, Record, TrainErrors
 from repro.report import experiments_page
+from repro.request import Run, request
 
 IMAGES = 400
 CHANGES: dict[str, dict[str, Any]] = {
@@ -116,3 +118,19 @@ def place(results_dir: Path, run: Record) -> Path:
     """Where a record lies whose setup names its precision."""
     leaf = record.leaf(run.seed, run.machine.device_type)
     return record.run_folder(results_dir, run.setup, run.recipe, run.ablation, leaf)
+
+
+def requested(results_dir: Path, *words: str) -> Run:
+    """The run that these words of a command line ask for."""
+    words = ("train.device=cpu", *words, f"results_dir={results_dir}")
+    return request(compose(words), words, ["run", *words], print)
+
+
+def file_for(run: Run, error: float | None, curve: Sequence[Mapping[str, Any]] = (), **changed: Any) -> Record:
+    """Writes a record of so large an error to the place of a run, and returns it."""
+    difference = {key: list(pair) for key, pair in run.difference.items()}
+    same = {"setup": run.config.setup, "recipe": run.config.recipe, "difference": difference}
+    same |= {"config": run.plain, "config_hash": run.config_hash}
+    made = make_record(run.label, run.config.seed, error, **same, **changed)
+    record.write(run.folder, made, curve or make_curve(), answers(made))
+    return record.read(run.folder)

@@ -18,6 +18,8 @@ from filelock import FileLock
 from repro import campaign, pace, stopping
 from repro import record as records
 from repro.campaign import requests, summary
+from repro.evidence import rate_search
+from repro.experiments import suites
 from repro.pace import FILE, Clock, Timings, timings_of
 from repro.terminal import screen
 from repro.terminal.screen import Screen
@@ -515,3 +517,50 @@ def test_a_sweep_over_names_by_a_pattern_is_made_here(
     out = capfd.readouterr().out
     assert "ablation no_fc6, no_fc7" in out
     assert "sweep: 0 of 2 runs done" in out
+
+
+# ---- suites that tune a key ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tuned(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A suite of one arm and two seeds whose learning rate is sought: the largest makes the run diverge."""
+    suite = suites.Suite(
+        "tuned", "Which?", "imagefolder", ("paper",), ("baseline",), (0, 1), tune={"optimizer.lr": [1e-9, 0.01, 1e9]}
+    )
+    monkeypatch.setattr(suites, "read", lambda name: suite)
+    return ["suite=tuned", *(word for word in words if word.split("=")[0] not in ("suite", "ablation", "seed"))]
+
+
+def test_a_suite_that_tunes_a_key_searches_and_then_runs_all_seeds(
+    tuned: list[str], results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    best = {1e-9: 80.0, 0.01: 60.0}
+    monkeypatch.setattr(rate_search, "measure", lambda run: best.get(run.config["optimizer"]["lr"], math.inf))
+    assert run_command(*tuned) == 0
+    out = capfd.readouterr().out
+    assert "  then     all seeds of each arm at its own best optimizer.lr" in out
+    assert "suite=tuned: 5 of 5 runs done" in out
+    found = {
+        (run.seed, run.config["optimizer"]["lr"], run.metrics.minival is not None) for run in records.find(results)
+    }
+    assert found == {(0, 1e-9, True), (0, 0.01, True), (0, 1e9, False), (0, 0.01, False), (1, 0.01, False)}
+    searched = next(run for run in records.find(results) if run.metrics.minival is not None)
+    assert searched.data.train_images == 36  # of 40
+    assert run_command(*tuned) == 0
+    assert "done already: 5 of 5" in capfd.readouterr().out
+
+
+def test_a_best_value_at_the_edge_ends_an_arm_with_what_to_do(
+    tuned: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rate_search, "measure", lambda run: run.config["optimizer"]["lr"])
+    assert run_command(*tuned) == 2
+    out, err = capfd.readouterr()
+    assert err.count("error: ") == err.count("1e-09 is best, the edge of the grid: add a smaller one") == 1
+    assert "3 of 3 runs done" in out
+
+
+def test_force_does_not_go_with_a_search(tuned: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(*tuned, "force=true") == 2
+    assert "a suite that tunes a key: choose another results_dir" in capfd.readouterr().err

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels
+from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels, claimed_rates
 from repro.evidence.claims import Claim, Finding, Verdict, find_arm, load
 from repro.evidence.comparison import Comparison, settings
-from repro.evidence.selection import is_own
+from repro.evidence.selection import is_own, is_tuned
 
 RECIPES = ("paper", "source")
 """The exact ones: runs of others answer no claim."""
@@ -13,7 +13,7 @@ RECIPES = ("paper", "source")
 
 def eligible(parts: Iterable[Comparison]) -> list[Comparison]:
     """The comparisons that may answer a claim."""
-    return [part for part in parts if part.recipe in RECIPES and is_own(part)]
+    return [part for part in parts if part.recipe in RECIPES and (is_own(part) or is_tuned(part))]
 
 
 def board(parts: Sequence[Comparison]) -> dict[str, list[Finding]]:
@@ -36,7 +36,8 @@ def findings(claim: Claim, parts: Sequence[Comparison]) -> list[Finding]:
 
 def _checked(claim: Claim, name: str, parts: Sequence[Comparison]) -> list[Finding]:
     if name not in claimed_arithmetic.CHECKS:
-        return (claimed_errors.CHECKS | claimed_curves.CHECKS | claimed_kernels.CHECKS)[name](claim, parts)
+        checks = claimed_errors.CHECKS | claimed_curves.CHECKS | claimed_kernels.CHECKS | claimed_rates.CHECKS
+        return checks[name](claim, parts)
     right, text = claimed_arithmetic.CHECKS[name](claim.values)
     checked_by = (f"{claimed_arithmetic.__name__}.{name}", *claim.tests)
     return [Finding(Verdict.holds if right else Verdict.does_not_hold, words=(text,), checked_by=checked_by)]

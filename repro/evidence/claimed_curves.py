@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from repro.evidence import stats
+from repro.evidence.claimed_rates import as_factor
 from repro.evidence.claims import Check, Claim, Finding, Quantity, Size, Verdict, find_arm, of_effect
 from repro.evidence.comparison import Arm, Comparison
 from repro.experiments.folder import BASELINE
@@ -76,7 +77,7 @@ def epochs_to_converge(claim: Claim, parts: Sequence[Comparison]) -> list[Findin
             if seeds := [seed for seed, run in same.complete.items() if _doublings(run) is None]:
                 never.append(f"{len(seeds)} of {len(same.complete)} runs {words} never get there")
         one = _finding(part, arm, measure, doublings, "times", size, words=tuple(never))
-        found.append(replace(one, value=_factor(doublings)))
+        found.append(replace(one, value=as_factor(doublings)))
     return found
 
 
@@ -84,12 +85,6 @@ def _doublings(run: Record) -> float | None:
     guessing = math.log(run.data.classes)
     epochs = epochs_until(run.curve(), "val_loss", guessing / 2, start=guessing)
     return None if epochs is None else math.log2(epochs)
-
-
-def _factor(doublings: stats.Difference) -> stats.Mean:
-    """The factor whose logarithm to the base 2 this is."""
-    mean, low, high = (None if value is None else 2**value for value in (doublings.mean, doublings.low, doublings.high))
-    return stats.Mean(mean, low, high, doublings.seeds)
 
 
 def epochs_until(curve: Sequence[Mapping[str, Any]], key: str, level: float, start: float) -> float | None:
@@ -106,7 +101,7 @@ def epochs_to_training_error(claim: Claim, parts: Sequence[Comparison]) -> list[
     """C11: at the ReLU net's learning rate for both, which is not what the claim is about; so never a verdict."""
     level = claim.values["training_error"]
     found = []
-    for part, baseline, arm in _pairs(claim, parts):
+    for part, baseline, arm in _pairs(claim, [part for part in parts if not part.given]):
         sizes = []
         for name, same in (("ReLU", baseline), (arm.name, arm)):
             epochs = _by_seed(same.complete, lambda run: epochs_until(run.curve(), "train_top1", level, start=100.0))

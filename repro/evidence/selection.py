@@ -1,7 +1,9 @@
 """The rules by which comparisons and arms say enough to be shown."""
 
+from repro.command import key_of
 from repro.config import Source
 from repro.evidence.comparison import Arm, Comparison
+from repro.experiments import suites
 from repro.experiments.folder import BASELINE
 
 FEWEST = 3
@@ -19,6 +21,12 @@ def is_shown(part: Comparison) -> bool:
 def is_own(part: Comparison) -> bool:
     """Tells whether it is of one of the project's setups as it is, on public images."""
     return part.data.source not in OTHER_IMAGES and not part.given
+
+
+def is_tuned(part: Comparison) -> bool:
+    """Tells whether its runs are of a suite that seeks each arm's own best value of a key: with those keys by hand."""
+    keys = [{key_of(word) for word in suite.given} | suite.tune.keys() for suite in suites.usable() if suite.tune]
+    return bool(part.given) and any(part.given.keys() <= own for own in keys)
 
 
 def has_enough(arm: Arm) -> bool:

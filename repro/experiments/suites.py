@@ -1,8 +1,8 @@
 """Suites, `experiments/suite/*.yaml`: the runs that answer one question together, or a list of such suites."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from repro.experiments.folder import choices
 OWN_WORDS = {"minutes": "inf", "at_once": "1"}
 """The words beside `suite=` that are no keys of a configuration, with their values where they are not given."""
 
+MINIVAL = 0.1
+"""Share of the training images on which the values of a search are judged; no run of the comparison holds them out."""
+STOP = "train.stop_at_train_error"
+"""Where this is set, values are judged by the epochs to that error instead."""
 NEEDED = ("setup", "recipe", "ablation", "seed")
 """What a suite without parts must say, beside its question."""
 
@@ -34,11 +38,16 @@ class Suite:
     """The ablation, such as `baseline`, from whose checkpoints arms go on that differ from it in late epochs only."""
     parts: tuple[str, ...] = ()
     """Most wanted first, such as `suite=cousins seed=0,1`."""
+    given: tuple[str, ...] = ()
+    """What all runs have besides, as words of a command line, such as `train.epochs=40`."""
+    tune: dict[str, list[float]] = field(default_factory=dict)
+    """One key and the values among which each arm gets its own best: found at the first seed, then kept for all."""
 
     def words(self) -> list[str]:
         """The sweep as words of a command line."""
         lists = {"recipe": self.recipe, "ablation": self.ablation, "seed": self.seed}
-        return [f"setup={self.setup}", *(f"{key}={','.join(map(str, values))}" for key, values in lists.items())]
+        listed = (f"{key}={','.join(map(str, values))}" for key, values in lists.items())
+        return [f"setup={self.setup}", *self.given, *listed]
 
 
 def read(name: str) -> Suite:
@@ -51,6 +60,7 @@ def read(name: str) -> Suite:
         raise UserError(f"suite/{name}.yaml: has no {missing[0]}, and no parts")
     _check_names(path, suite)
     _check_parts(path, suite)
+    _check_tune(path, suite)
     return suite
 
 
@@ -80,6 +90,17 @@ def _check_parts(path: Path, suite: Suite) -> None:
             raise UserError(f"{where}: unknown suite={name}: there are {', '.join(choices('suite'))}")
 
 
+def _check_tune(path: Path, suite: Suite) -> None:
+    """Raises UserError where a search is over no key or several, or has too few values for an optimum inside."""
+    if not suite.tune:
+        return
+    where = typed_yaml.at(path, "tune")
+    if len(suite.tune) > 1 or suite.parts:
+        raise UserError(f"{where}: one key, in a suite without parts")
+    if len(set(next(iter(suite.tune.values())))) < 3:
+        raise UserError(f"{where}: give three values at least, so that the best can lie between others")
+
+
 def usable() -> list[Suite]:
     """Every suite whose file can be used; the others are left out with a warning."""
     found = []
@@ -99,6 +120,13 @@ def chosen(words: Sequence[str]) -> str | None:
     return names[0] if names else None
 
 
+def tuned_key(words: Sequence[str]) -> str | None:
+    """The key for which a command line's suite seeks each arm's own best value; None where there is none."""
+    name = chosen(words)
+    tune = read(name).tune if name is not None else {}
+    return next((key for key in tune if key not in map(key_of, words)), None)
+
+
 def expand(words: Sequence[str]) -> list[str]:
     """The words of a command line with `suite=NAME` replaced by its sweep; what else is given goes before it.
 
@@ -115,13 +143,24 @@ def expand(words: Sequence[str]) -> list[str]:
     return ["-m", *_over(suite.words(), [word for word in words if word != f"suite={name}"])]
 
 
-def runs(words: Sequence[str], within: tuple[str, ...] = ()) -> dict[Words, Words | None]:
+Search = Mapping[float, Words]
+"""A run for each value of the key that is tuned, of one arm at one seed."""
+Best = Callable[[Search], float | None]
+"""Tells which value of a search is best; None where that is not known, or where there is none."""
+
+
+def _unknown(_: Search) -> None:
+    return None
+
+
+def runs(words: Sequence[str], within: tuple[str, ...] = (), best: Best = _unknown) -> dict[Words, Words | None]:
     """Words of each run that a command line with `suite=NAME` asks for, most wanted first.
 
     Beside it stand the words of the run that it may branch from, None where its suite names none. Part by part; within
     one, the first seed of every arm comes before the second of any. Words beside `suite=` go before those of the suite
-    and of its parts. `within` names the suites of which it is a part. Raises UserError for an unknown suite, and for
-    one that is a part of itself.
+    and of its parts. `within` names the suites of which it is a part. A suite that tunes a key asks for the search of
+    every arm, and for the rest of an arm's runs once `best` knows its value. Raises UserError for an unknown suite, and
+    for one that is a part of itself.
     """
     name = chosen(words)
     if name in within:
@@ -130,13 +169,46 @@ def runs(words: Sequence[str], within: tuple[str, ...] = ()) -> dict[Words, Word
     suite = read(name) if name is not None else None
     if suite is None:
         return dict.fromkeys(_combinations(rest))
+    if tuned_key(words) is not None:
+        return dict.fromkeys(_tuned(suite, _over(suite.words(), rest), best))
     if not suite.parts:
         return {run: _base(run, suite.branch_from) for run in _combinations(_over(suite.words(), rest))}
     found: dict[Words, Words | None] = {}
     for part in suite.parts:
-        for run, base in runs(_over(shlex.split(part), rest), (*within, suite.name)).items():
+        for run, base in runs(_over(shlex.split(part), rest), (*within, suite.name), best).items():
             found[run] = found.get(run) or base  # the same run may stand in two parts
     return found
+
+
+def _tuned(suite: Suite, words: Sequence[str], best: Best) -> Iterator[Words]:
+    """The search of every arm; then, seed by seed, the runs of all arms whose best value is known."""
+    runs = list(_combinations(words))
+    chosen = {}
+    for run in runs:
+        if (arm := _without_seed(run)) not in chosen:  # its first seed
+            search = searched(suite, run)
+            yield from search.values()
+            chosen[arm] = best(search)
+    for run in runs:
+        if (value := chosen[_without_seed(run)]) is not None:
+            yield at(suite, run, value)
+
+
+def searched(suite: Suite, run: Words) -> dict[float, Words]:
+    """The search of an arm, by value: `run` is one of its seeds, in words."""
+    (values,) = suite.tune.values()
+    held_out = () if STOP in map(key_of, run) else (f"data.minival={MINIVAL}",)
+    return {value: at(suite, (*held_out, *run), value) for value in values}
+
+
+def at(suite: Suite, run: Words, value: float) -> Words:
+    """A run at a value of the key that its suite tunes."""
+    (key,) = suite.tune
+    return (f"{key}={value:g}", *run)
+
+
+def _without_seed(run: Words) -> Words:
+    return tuple(word for word in run if key_of(word) != "seed")
 
 
 def _base(run: Words, ablation: str | None) -> Words | None:

@@ -19,7 +19,10 @@ def first_words(words: Sequence[str]) -> list[str]:
     """Says what a command line asks for, before configurations are read. Raises UserError where it has two suites."""
     rest = own_words(words, suites.OWN_WORDS)[1]
     runs = suites.runs(rest)
-    return [*told(name_of(rest), runs), *(["  reading their configurations"] if len(runs) >= MANY else [])]
+    lines = told(name_of(rest), runs)
+    if (key := suites.tuned_key(rest)) is not None:
+        lines.append(f"  then     all seeds of each arm at its own best {key}")
+    return [*lines, *(["  reading their configurations"] if len(runs) >= MANY else [])]
 
 
 def name_of(words: Sequence[str]) -> str:

@@ -65,7 +65,10 @@ _SUITES = """\
 second of any; other words on the line go before the suite's own. With `minutes=9` it begins no run that would not end
 within that time, as measured on the device, and says what is left; the same command goes on. With `at_once=2` two
 processes share the list, which pays where one run leaves the device idle. Where the file says `branch_from: baseline`,
-arms whose change sets in late go on from a checkpoint of the baseline, as if from their own beginning.
+arms whose change sets in late go on from a checkpoint of the baseline, as if from their own beginning. Where it names a
+key to `tune`, each arm is run at its own best value of it, which the same search finds for every arm at the first seed:
+by the error on training images that are held out for it, or by the epochs to `train.stop_at_train_error`. A best value
+at the edge of the grid is refused.
 `python -m repro.compare suite=NAME` prints the suite's table.
 """
 
@@ -119,7 +122,13 @@ def _suite_row(suite: suites.Suite) -> list[str]:
     if suite.parts:
         return [f"`{name}`", suite.question, *[""] * 3, f"one after another: {_code(suite.parts)}"]
     seeds = ", ".join(map(str, suite.seed))
-    return [f"`{name}`", suite.question, f"`{suite.setup}`", _code(suite.recipe), _code(suite.ablation), seeds]
+    given = f", with {_code(suite.given)}" if suite.given else ""
+    tune = "".join(
+        f", each at its own best of `{key}={','.join(f'{value:g}' for value in values)}`"
+        for key, values in suite.tune.items()
+    )
+    arms = f"{_code(suite.ablation)}{given}{tune}"
+    return [f"`{name}`", suite.question, f"`{suite.setup}`", _code(suite.recipe), arms, seeds]
 
 
 def _ablation_row(name: str) -> list[str]:

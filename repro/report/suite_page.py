@@ -16,6 +16,7 @@ from repro.experiments.registry import named_keys
 from repro.experiments.suites import Suite
 from repro.model.summary import DEFAULT_CLASSES, layer_table, total
 from repro.record import CENTRE
+from repro.report import tuned_page
 from repro.report.markdown import interval, table
 from repro.report.mixed import mixed_words
 
@@ -43,6 +44,8 @@ def render(suite: Suite, parts: Iterable[Comparison]) -> str:
         return (
             f"# Suite `{suite.name}`\n\n{suite.question}\n\nIts runs are those of, most wanted first:\n\n{commands}\n"
         )
+    if suite.tune:
+        return tuned_page.render(suite, parts)
     sections = [_section(suite, group) for group in _groups(suite, parts)]
     net = "the setup's net" if _own_net(suite.setup) else f"the full net with {DEFAULT_CLASSES:,} classes"
     words = _WORDS.format(question=suite.question, name=suite.name, net=net, quiet=quiet.RULE)

@@ -137,7 +137,7 @@ def test_the_committed_pictures_show_the_committed_records(monkeypatch: pytest.M
 
 def test_a_figure_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(monkeypatch, "fig9") == 2
-    assert "fig9: there are fig2_architecture, fig3_conv1_kernels," in capsys.readouterr().err
+    assert "fig9: there are fig1_relu_vs_tanh, fig2_architecture, fig3_conv1_kernels," in capsys.readouterr().err
 
 
 def test_one_figure_alone_is_drawn(
@@ -145,7 +145,7 @@ def test_one_figure_alone_is_drawn(
 ) -> None:
     monkeypatch.setattr(drawing.save, "__defaults__", (tmp_path,))
     monkeypatch.setattr(drawing.is_fresh, "__defaults__", (tmp_path,))
-    assert run_command(monkeypatch, "fig2_architecture", f"results_dir={tmp_path}") == 0
+    assert run_command(monkeypatch, "fig2", f"results_dir={tmp_path}") == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         f"fig2_architecture.{kind}" for kind in ("svg", "png", "pdf", "csv")
     }

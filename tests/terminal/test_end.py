@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from repro import record
-from repro.experiments.compose import compose
-from repro.request import Run, request
+from repro.request import Run
 from repro.terminal import end
-from tests.synthetic import CHANGES, answers, file_record, make_curve, make_record, place, stuck
+from tests.synthetic import CHANGES, file_for, file_record, make_record, place, requested, stuck
 
 
 def shown(run: record.Record, results: Path, *words: str) -> str:
@@ -65,17 +64,13 @@ def test_a_damaged_baseline_costs_the_difference_alone(tmp_path: Path) -> None:
 
 def asked(results: Path, *words: str) -> Run:
     """A run that these words of a command line ask for, on a setup whose precision is not left open."""
-    words = ("setup=cifar10", "train.precision=fp32", "train.device=cpu", *words, f"results_dir={results}")
-    return request(compose(words), words, ["run", *words], print)
+    return requested(results, "setup=cifar10", "train.precision=fp32", *words)
 
 
 def made(results: Path, error: float | None, *words: str, **changed: Any) -> Run:
     """The same, with its record, of so large an error."""
     run = asked(results, *words)
-    difference = {key: list(pair) for key, pair in run.difference.items()}
-    kept = {"setup": "cifar10", "difference": difference, "config": run.plain, "config_hash": run.config_hash}
-    made = make_record(run.label, run.config.seed, error, **kept, **changed)
-    record.write(run.folder, made, make_curve(), answers(made))
+    file_for(run, error, **changed)
     return run
 
 
