@@ -1,8 +1,8 @@
 """The paper's figures from the records: `python -m paper_figures [NAME ...] [results_dir=results] [--check]`.
 
-Draws all figures, or those that are named (`fig1 fig3`), into `paper_figures/pictures/`: SVG, PNG and PDF, and beside them every
-number that is drawn as CSV; and writes `paper_figures/README.md`. A figure without records names the command that makes
-them. With `--check` it writes nothing and fails where a picture does not show what the records say now.
+Draws all figures, or those that are named (`fig1 fig3`), into `paper_figures/pictures/`: SVG, PNG and PDF, and beside
+them every number that is drawn as CSV; and writes `paper_figures/README.md`. A figure without records names the command
+that makes them. With `--check` it writes nothing and fails where a picture does not show what the records say now.
 """
 
 import sys

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from repro.errors import UserError
-from repro.evidence import claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels, claims, stats
+from repro.evidence import (
+    claimed_arithmetic,
+    claimed_curves,
+    claimed_errors,
+    claimed_kernels,
+    claimed_rates,
+    claims,
+    stats,
+)
 from repro.evidence.claims import (
     CLAIMS,
     AuthorsRun,
@@ -22,7 +30,7 @@ from repro.experiments.folder import choices
 from repro.record import CROP_MODES
 
 ROOT = Path(__file__).parents[2]
-MODULES = (claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels)
+MODULES = (claimed_arithmetic, claimed_curves, claimed_errors, claimed_kernels, claimed_rates)
 CHECKS = set().union(*(module.CHECKS for module in MODULES))
 
 
