@@ -40,11 +40,13 @@ def draw(records: Sequence[Record]) -> Drawn:
     axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
     axes.set(xlim=(-3.5, WIDEST), ylim=(-0.6, len(arms) - 0.4), xlabel="difference in top-1 error, percentage points")
     axes.tick_params(axis="y", length=0)
+    methods = ", ".join(sorted({one.method.value for arm in arms if (one := part.effects[arm.name].simultaneous)}))
     place = f"`setup={part.setup} recipe={part.recipe}`, {part.device}, {part.precision}"
     caption = (
         f"Effect of each change on the top-1 error, ten crops of {part.data.val_images:,} validation images of"
-        f" {part.data.source}{_remark(part)}, {place}: mean and 95 % interval over seeds (Student t, paired by seed),"
-        " each seed as a dot. The grey band holds the baseline's own seeds, less their mean; hollow diamonds are the"
+        f" {part.data.source}{_remark(part)}, {place}: mean over seeds, with an interval that holds for all arms at"
+        f" once with 95 % ({methods}), each seed less the same seed of the baseline as a dot. The grey band holds the"
+        " baseline's own seeds, less their mean; hollow diamonds are the"
         f" authors' own effects on ImageNet. Arms beyond {WIDEST:g} points stand at the edge with their number; those"
         " that did not learn have none."
     )
@@ -59,15 +61,11 @@ def _remark(part: Comparison) -> str:
 def _rows(part: Comparison, arm: Arm) -> list[dict[str, object]]:
     """The mean with its interval, each seed, and the published effect, a row each."""
     effect = part.effects[arm.name]
-    difference = effect.differences[MAIN]
-    whole: dict[str, object] = {
-        "ablation": arm.name,
-        "what": "mean",
-        "seed": None,
-        "points": difference.mean,
-        "low": difference.low,
-    }
-    rows = [whole | {"high": difference.high, "n": difference.n, "verdict": effect.verdict}]
+    whole: dict[str, object] = {"ablation": arm.name, "what": "mean", "seed": None}
+    if (found := effect.simultaneous) is not None:
+        whole |= {"points": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        whole |= {"method": found.method.value, "detectable": found.detectable}
+    rows = [whole | {"verdict": effect.verdict}]
     rows += [
         {"ablation": arm.name, "what": "seed", "seed": seed, "points": points} for seed, points in _by_seed(part, arm)
     ]
@@ -89,11 +87,11 @@ def _published(arm: Arm) -> float | None:
 
 def _draw_arm(axes: Axes, place: int, part: Comparison, arm: Arm) -> None:
     effect = part.effects[arm.name]
-    difference = effect.differences[MAIN]
-    words = f"n={difference.n}, {effect.outcome or effect.verdict}".replace("same", "not distinguishable")
-    if difference.mean is None or difference.low is None or difference.high is None:
+    difference = effect.simultaneous
+    if difference is None:
         axes.text(WIDEST + 0.15, place, effect.verdict, va="center", fontsize=6)
         return
+    words = f"n={difference.n}, {effect.outcome or effect.verdict}".replace("same", "not distinguishable")
     axes.text(WIDEST + 0.15, place, words, va="center", fontsize=6)
     if difference.mean > WIDEST:
         interval = f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"

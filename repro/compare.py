@@ -24,6 +24,7 @@ from repro.report import (
     claims_page,
     experiments_page,
     largest_effects,
+    pairing,
     readme,
     speed_page,
     suite_page,
@@ -105,8 +106,9 @@ def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison], own: bo
     texts = {folder / name: text for name, text in names.items()}
     if own:
         project = experiments_page.RESULTS.parent / "README.md"
-        if (text := readme.updated(project, parts)) is not None:
-            texts[project] = text
+        for path, page in ((project, readme), (experiments_page.RESULTS / "README.md", pairing)):
+            if (text := page.updated(path, parts)) is not None:
+                texts[path] = text
         texts[experiments_page.README] = experiments_page.render(parts)
     return {path: text.encode() for path, text in texts.items()}
 

@@ -52,8 +52,6 @@ def main() -> None:
     from repro.model.summary import DEFAULT_CLASSES, layer_table, total
 
     config = compose(arguments)
-    if config.init_from is not None:
-        raise UserError("init_from= is for repro.run: this command shows networks of a configuration, not of a file")
     classes = config.data.classes or DEFAULT_CLASSES
     rows = layer_table(config, classes)
     if own["format"] == "json":

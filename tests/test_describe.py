@@ -84,7 +84,6 @@ def test_help_shows_how_it_is_called(word: str, answer: Any) -> None:
     [
         ("format=xml", "format=xml: choose one of table, json"),
         ("recipe=papr", "did you mean paper?"),
-        ("init_from=weights.safetensors", "init_from= is for repro.run"),
     ],
 )
 def test_a_mistake_is_one_line(word: str, message: str, answer: Any) -> None:

@@ -77,7 +77,7 @@ def epochs_to_converge(claim: Claim, parts: Sequence[Comparison]) -> list[Findin
             if seeds := [seed for seed, run in same.complete.items() if _doublings(run) is None]:
                 never.append(f"{len(seeds)} of {len(same.complete)} runs {words} never get there")
         one = _finding(part, arm, measure, doublings, "times", size, words=tuple(never))
-        found.append(replace(one, value=as_factor(doublings)))
+        found.append(replace(one, value=as_factor(doublings), p=doublings.p))
     return found
 
 

@@ -47,6 +47,7 @@ def _finding(claim: Claim, relu: TunedArm, arm: TunedArm, part: Comparison) -> F
         tuple(words),
         part,
         records=tuple(own.runs[min(own.runs)].ablation for own in (relu, arm)),
+        p=doublings.p,
     )
 
 

@@ -108,6 +108,13 @@ class Finding:
     records: tuple[str, ...] = ()
     checked_by: tuple[str, ...] = ()
     """Functions and tests that show it, where no records do."""
+    p: float | None = None
+    """Two-sided, of the test behind the verdict, where `value` is no difference and does not hold it."""
+
+    @property
+    def tested(self) -> float | None:
+        """The p-value of the test behind the verdict; None where there was none."""
+        return self.value.p if isinstance(self.value, stats.Difference) else self.p
 
 
 Check = Callable[[Claim, Sequence[Comparison]], list[Finding]]

@@ -4,14 +4,15 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from repro.config import Config
-from repro.evidence import stats
+from repro.evidence import simultaneous, stats
 from repro.evidence.branches import Branch, branch, shared_epochs, workers
+from repro.evidence.simultaneous import Simultaneous
 from repro.experiments import naming
 from repro.experiments.folder import BASELINE, EXPERIMENTS
 from repro.experiments.registry import ablations
@@ -108,6 +109,13 @@ class Effect:
     arm: Arm
     baseline_elsewhere: bool = False
     """Tells whether the baseline of one of its seeds was made by other code, and stands in another comparison."""
+    family: "Family | None" = field(default=None, repr=False)
+    """The arms that are compared with the same baseline, this one among them; None where it stands alone."""
+
+    @property
+    def simultaneous(self) -> Simultaneous | None:
+        """The difference of ten-crop top-1 with an interval that holds for all arms of its family at once."""
+        return self.family.intervals.get(self.arm.name) if self.family else None
 
     @cached_property
     def differences(self) -> dict[Measure, stats.Difference]:
@@ -170,7 +178,7 @@ class Effect:
     @property
     def outcome(self) -> str | None:
         """`worse`, `better`, or `same` where 0 is not left out, as an ablation's `expects`; None without an answer."""
-        difference = self.differences[MAIN]
+        difference = self.simultaneous or self.differences[MAIN]
         if difference.mean is None or difference.low is None or self.of_other_code:
             return None
         if not difference.distinguishable:
@@ -194,8 +202,36 @@ class Effect:
             return "no verdict: other code made the baseline"
         if not difference.n and self.baseline_elsewhere:
             return "no verdict: made by other code than the baseline"
-        found = difference.verdict if self.outcome in (None, "same") else f"{self.outcome} at n={difference.n}"
+        n = self.simultaneous.n if self.simultaneous else difference.n
+        words = {None: difference.verdict, "same": f"not distinguishable at n={n}"}
+        found = words.get(self.outcome, f"{self.outcome} at n={n}")
         return "; ".join(filter(None, (found, "mixed code" if self.mixed else "", stuck)))
+
+
+@dataclass(frozen=True)
+class Family:
+    """The effects of all arms against one baseline."""
+
+    effects: Mapping[str, Effect]
+    """By arm."""
+
+    @cached_property
+    def intervals(self) -> dict[str, Simultaneous]:
+        """By arm; of those that have two runs that learned, beside two of the baseline."""
+        whole = {
+            name: effect for name, effect in self.effects.items() if effect.arm.learned and not effect.of_other_code
+        }
+        if not whole:
+            return {}
+        control = next(iter(whole.values())).baseline.values(MAIN)
+        arms = {name: effect.arm.values(MAIN) for name, effect in whole.items()}
+        return simultaneous.compare(control, arms, [name for name, effect in whole.items() if effect.branch])
+
+
+def as_family(effects: Mapping[str, Effect]) -> dict[str, Effect]:
+    """The same effects, each with all others."""
+    family = Family(effects)
+    return {name: replace(effect, family=family) for name, effect in effects.items()}
 
 
 def _ends(arm: Arm) -> str:
@@ -480,7 +516,7 @@ def _comparison(
         base,
         {key: after for key, (_, after) in first.difference.items() if key not in arms[0].keys},
         sorted(arms, key=lambda arm: _place(arm.name, effects.get(arm.name))),
-        effects,
+        as_family(effects),
         standing,
     )
 

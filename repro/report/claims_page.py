@@ -9,8 +9,8 @@ from repro.evidence.claimed_errors import published_rows
 from repro.evidence.claims import AuthorsRun, Claim, Finding, Quantity, Verdict, load, standard_errors
 from repro.evidence.comparison import CROP_WORDS, TOP_WORDS, Comparison
 from repro.evidence.image_copies import remark
-from repro.evidence.stats import Difference, Mean
-from repro.report.markdown import interval, stem, table
+from repro.evidence.stats import Difference, Mean, holm
+from repro.report.markdown import interval, p_value, stem, table
 from repro.report.tables import hashes
 
 WRITTEN_BY = """\
@@ -20,7 +20,9 @@ RULES = """\
 A claim has a line for each measure, setup, recipe and kind of device that answers it, and stands under each of its
 verdicts above; nothing is averaged over lines. `experiments/README.md` describes setups and recipes. An effect is the
 error without an ingredient less that of the baseline, paired by seed: a positive one speaks for the ingredient.
-Brackets are 95 % intervals over seeds (Student t), n counts pairs, and nothing is corrected for the number of lines.
+Brackets are 95 % intervals over seeds (Student t), n counts pairs. A verdict is of its line alone; `p, Holm` is the
+two-sided p of its test corrected for all lines that have one (Holm 1979): where it is below 0.05, the effect stands
+even among so many.
 Two errors with a stroke between them are top-1 / top-5.
 
 - `holds`: the interval of the effect lies above 0 and, where a size is published, holds it. An error: its interval
@@ -42,9 +44,11 @@ other recipes than `paper` and `source`, with keys set by hand beside the ablati
 itself or a user brings, answer no claim.
 """
 STAR = "A star marks images that are not the original ones: "
-HEADER = ("claim", "what it says", "the paper, and the authors' runs", "what we find", "verdict", "evidence")
+HEADER = (
+    "claim", "what it says", "the paper, and the authors' runs", "what we find", "verdict", "p, Holm", "evidence",
+)  # fmt: skip
 COLUMNS = (
-    "claim", "section", "kind", "statement", "paper", "setup", "recipe", "device", "finding", "verdict",
+    "claim", "section", "kind", "statement", "paper", "setup", "recipe", "device", "finding", "verdict", "p", "p_holm",
 )  # fmt: skip
 CSV_START = ",".join(COLUMNS)
 """How the board begins as CSV."""
@@ -55,7 +59,8 @@ def render(parts: Iterable[Comparison]) -> dict[str, str]:
     claims, parts = load(), eligible(parts)
     remarks = sorted({remark(part.data.content_hash) for part in parts} - {""})
     answers = board(parts)
-    rows = [row for name, claim in claims.items() for row in _rows(name, claim, answers[name], parts)]
+    adjusted = corrected(answers)
+    rows = [row for name, claim in claims.items() for row in _rows(name, claim, answers[name], parts, adjusted)]
     sections = [
         "# The paper's claims\n",
         WRITTEN_BY,
@@ -65,7 +70,13 @@ def render(parts: Iterable[Comparison]) -> dict[str, str]:
         RULES,
         *([f"{STAR}{'; '.join(remarks)}.\n"] if remarks else []),
     ]
-    return {"claims.md": "\n".join(sections), "claims.csv": _csv(claims, answers)}
+    return {"claims.md": "\n".join(sections), "claims.csv": _csv(claims, answers, adjusted)}
+
+
+def corrected(answers: Mapping[str, Sequence[Finding]]) -> dict[int, float]:
+    """The p-values of all findings that have a test, by the finding's `id`, corrected for their number."""
+    p = {id(finding): finding.tested for found in answers.values() for finding in found if finding.tested is not None}
+    return dict(zip(p, holm(list(p.values())), strict=True))
 
 
 def text(finding: Finding) -> str:
@@ -145,11 +156,19 @@ def _place(finding: Finding, part: Comparison, several: bool) -> str:
     )
 
 
-def _rows(name: str, claim: Claim, found: Sequence[Finding], parts: Sequence[Comparison]) -> list[list[str]]:
+def _rows(
+    name: str, claim: Claim, found: Sequence[Finding], parts: Sequence[Comparison], adjusted: Mapping[int, float]
+) -> list[list[str]]:
     """A line a finding; the claim stands on the first."""
     titles = [[f"{name} ({claim.section})", claim.statement, _paper(claim)]] + [["", "", ""]] * (len(found) - 1)
     return [
-        [*title, _where(finding.part, parts) + text(finding), verdict(finding), evidence(finding)]
+        [
+            *title,
+            _where(finding.part, parts) + text(finding),
+            verdict(finding),
+            p_value(adjusted.get(id(finding))),
+            evidence(finding),
+        ]
         for title, finding in zip(titles, found, strict=True)
     ]
 
@@ -195,7 +214,7 @@ def _weakness(changed: AuthorsRun, plain: AuthorsRun) -> str:
     return f": **less than two standard errors** of that comparison in {' and '.join(texts)}" if weak else ""
 
 
-def _csv(claims: Mapping[str, Claim], answers: Mapping[str, Sequence[Finding]]) -> str:
+def _csv(claims: Mapping[str, Claim], answers: Mapping[str, Sequence[Finding]], adjusted: Mapping[int, float]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -204,5 +223,6 @@ def _csv(claims: Mapping[str, Claim], answers: Mapping[str, Sequence[Finding]]) 
             part = finding.part
             about = (name, claim.section, claim.kind.value, claim.statement, claim.paper)
             where = (part.setup, part.recipe, part.device) if part else ("", "", "")
-            writer.writerow([*about, *where, text(finding), verdict(finding)])
+            p = (None if value is None else f"{value:.3g}" for value in (finding.tested, adjusted.get(id(finding))))
+            writer.writerow([*about, *where, text(finding), verdict(finding), *p])
     return file.getvalue()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from repro.evidence.comparison import MAIN, Comparison, Effect, plain_text
-from repro.report.markdown import interval
+from repro.report.markdown import effect_interval
 
 LARGEST = 3
 """Effects told of a comparison, the largest."""
@@ -27,5 +27,4 @@ def _part(part: Comparison) -> Iterator[str]:
 
 
 def _line(effect: Effect) -> str:
-    difference = effect.differences[MAIN]
-    return "  ".join(filter(None, (effect.arm.name, interval(difference, "+"), effect.verdict)))
+    return "  ".join(filter(None, (effect.arm.name, effect_interval(effect), effect.verdict)))

@@ -8,7 +8,7 @@ from repro.evidence.comparison import MAIN, Arm, Comparison
 from repro.evidence.image_copies import remark
 from repro.evidence.selection import has_enough, is_shown
 from repro.experiments.folder import BASELINE
-from repro.report.markdown import interval, stem, table
+from repro.report.markdown import effect_interval, interval, stem, table
 from repro.report.tables import processor, published_effect
 
 BEGIN = "<!-- results: written by `python -m repro.compare` -->\n"
@@ -68,8 +68,8 @@ def _row(part: Comparison, arm: Arm) -> list[str]:
     effect = part.effects.get(arm.name)
     if effect is None:
         return [f"`{arm.name}`", error, "", str(len(arm.learned)), "", ""]
-    difference = effect.differences[MAIN]
-    cells = [f"`{arm.name}`", error, interval(difference, "+"), str(difference.n), effect.verdict]
+    n = effect.simultaneous.n if effect.simultaneous else effect.differences[MAIN].n
+    cells = [f"`{arm.name}`", error, effect_interval(effect), str(n), effect.verdict]
     return [*cells, published_effect(arm)]
 
 

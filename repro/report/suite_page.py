@@ -7,7 +7,7 @@ from typing import Any
 
 from repro.config import Net
 from repro.evidence import quiet, stats
-from repro.evidence.comparison import MAIN, Arm, Comparison, Effect, notes, pair_notes, plain_text
+from repro.evidence.comparison import MAIN, Arm, Comparison, Effect, as_family, notes, pair_notes, plain_text
 from repro.evidence.image_copies import remark
 from repro.experiments.compose import compose
 from repro.experiments.folder import BASELINE
@@ -17,18 +17,19 @@ from repro.experiments.suites import Suite
 from repro.model.summary import DEFAULT_CLASSES, layer_table, total
 from repro.record import CENTRE
 from repro.report import tuned_page
-from repro.report.markdown import interval, table
+from repro.report.markdown import interval, simultaneous_words, table
 from repro.report.mixed import mixed_words
 
 HEADER = (
-    "arm", "top-1 error, ten crops", "difference", "n", "verdict", "top-1 error, centre crop", "minutes",
-    "parameters", "MACs", "what differs from the first", "notes",
+    "arm", "top-1 error, ten crops", "difference, paired", "simultaneous interval", "n", "verdict",
+    "top-1 error, centre crop", "minutes", "parameters", "MACs", "what differs from the first", "notes",
 )  # fmt: skip
 _WORDS = """\
 {question}
 
 Errors are in %, of the last step, with 95 % intervals over seeds (Student t). A difference is paired by seed with the
-first arm, in percentage points (positive: worse). Only runs that share device, images, numerics, budget and precision
+first arm, in percentage points (positive: worse); the simultaneous interval holds for all arms of the table at once,
+and the verdict is by it. Only runs that share device, images, numerics, budget and precision
 stand in one section; `../README.md` explains the rest. `python -m repro.run suite={name}` runs what is missing.
 Parameters and MACs (multiply-adds of one image) are those of {net}.
 {quiet}"""
@@ -90,8 +91,9 @@ def _section(suite: Suite, parts: Sequence[Comparison]) -> str:
     numerics = f"numerics `{first.numerics[:8]}`" if first.numerics else "numerics not known"
     title = f"## {first.device}: {images}, {first.precision}, {numerics}{given}\n"
     sizes = {name: _sizes(suite.setup, *name, first.data.classes) for name in names}
-    effects = {name: Effect(arms[names[0]], arms[name]) for name in names[1:] if arms[name].runs}
-    rows = [_row(suite, name, arms[name], effects.get(name), sizes[name]) for name in names]
+    plain = {arms[name].name: Effect(arms[names[0]], arms[name]) for name in names[1:] if arms[name].runs}
+    effects = as_family(plain)
+    rows = [_row(suite, name, arms[name], effects.get(arms[name].name), sizes[name]) for name in names]
     mixed = mixed_words(arms.values(), effects.values(), f"python -m repro.run suite={suite.name} force=true")
     return "\n".join([title, *([f"{words}.\n"] if words else []), *mixed, table(HEADER, rows)])
 
@@ -104,14 +106,15 @@ def _name(suite: Suite, recipe: str, ablation: str) -> str:
 def _row(suite: Suite, name: _Key, arm: Arm, effect: Effect | None, sizes: tuple[str, str]) -> list[str]:
     keys = ", ".join(_differences(suite.setup, (suite.recipe[0], suite.ablation[0]), name))
     if not arm.runs:
-        return [f"`{arm.name}`", "", "", "0", "not run yet", "", "", *sizes, keys, ""]
-    difference = effect.differences[MAIN] if effect else None
+        return [f"`{arm.name}`", "", "", "", "0", "not run yet", "", "", *sizes, keys, ""]
+    difference, whole = (effect.differences[MAIN], effect.simultaneous) if effect else (None, None)
     minutes = quiet.minutes(arm.complete.values())
     return [
         f"`{arm.name}`",
         interval(stats.mean(arm.values(MAIN))),
         interval(difference, "+") if difference else "",
-        str(difference.n if difference else len(arm.learned)),
+        simultaneous_words(whole),
+        str(whole.n if whole else difference.n if difference else len(arm.learned)),
         effect.verdict if effect else "",
         interval(stats.mean(arm.values((CENTRE, "top1")))),
         "" if minutes is None else f"{minutes:.1f}",

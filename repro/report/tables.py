@@ -14,7 +14,7 @@ from repro.evidence.quiet import RULE
 from repro.experiments.registry import ablations
 from repro.experiments.suites import Suite
 from repro.record import CENTRE, COMPLETE, CROP_MODES, TEN_CROPS, Record
-from repro.report.markdown import interval, number, stem, table
+from repro.report.markdown import interval, number, p_value, simultaneous_words, stem, table
 from repro.report.mixed import mixed_code
 
 WRITTEN_BY = "Written by `python -m repro.compare` from the records in `../runs`; do not edit.\n"
@@ -25,11 +25,14 @@ change are never compared: each such group has a section of its own.
 EXPLANATION = f"""\
 Errors are in %, differences in percentage points (positive: worse than the baseline). Each error is of the last step
 on the validation set; brackets hold 95 % intervals over the seeds (Student t). A difference is paired by seed: the same
-seed of the baseline is subtracted. Its verdict says whether the interval of ten crops leaves out 0; nothing is
-corrected for the number of rows. A run that gives one answer to every image, or whose loss stayed that of guessing, did
-not learn: it has no effect in points, and is in no mean. p (t) is the paired t-test over seeds: would other seeds show
-it too? p (McNemar) is the exact test on the images (ten crops) that one of two networks gets right, pooled over seeds:
-do these very networks differ?
+seed of the baseline is subtracted. The simultaneous interval is of ten crops too, and holds for all rows at once with
+95 %: by Dunnett's test, which pools the variance of all arms whose spread agrees with the baseline's (p of 0.05 and
+more by Brown-Forsythe and by F), else by Welch's, and by pairs for runs that go on from the baseline's own checkpoint;
+it takes all seeds of both. The verdict says whether it leaves out 0. "Could show" is the smallest effect that it would
+leave out 0 for in 80 of 100 repetitions. A run that gives one answer to every image, or whose loss stayed that of
+guessing, did not learn: it has no effect in points, and is in no mean. p (t) is the paired t-test over seeds: would
+other seeds show it too? p (McNemar) is the exact test on the images (ten crops) that one of two networks gets right,
+pooled over seeds: do these very networks differ?
 Published effects are the authors' own runs or the paper's words, on their data; `paper.csv` has the source of each.
 `../README.md` explains numerics, mixed code, and which runs share their first epochs.
 {RULE}"""
@@ -109,8 +112,8 @@ CSV_START = "setup,recipe,device,device_type,data,content_hash,"
 KEPT_MEMORY = ("c6c4351c19342f8e89be07072cda6fbf52511e41",)
 """Commits whose suites kept a GPU's memory from one run to the next: their peaks are too high, and are not shown."""
 EFFECT_HEADER = (
-    "ablation", "question", "published, top-1 / top-5", "ten crops, top-1", "centre crop, top-1", "n", "verdict",
-    "p (t)", "p (McNemar)", "notes",
+    "ablation", "question", "published, top-1 / top-5", "ten crops, top-1", "simultaneous interval", "could show",
+    "centre crop, top-1", "n", "verdict", "p (t)", "p (McNemar)", "notes",
 )  # fmt: skip
 COST_HEADER = (
     "ablation", "n", "ten crops, top-1", "ten crops, top-5", "centre crop, top-1", "centre crop, top-5",
@@ -122,18 +125,20 @@ def _effect_row(part: Comparison, arm: Arm) -> list[str]:
     notes = "; ".join(part.notes(arm))
     effect = part.effects.get(arm.name)
     if effect is None:
-        return [_linked(part, arm), _question(arm), "", "", "", str(len(arm.learned)), "", "", "", notes]
-    main, mcnemar = effect.differences[MAIN], effect.mcnemar[TEN_CROPS]
+        return [_linked(part, arm), _question(arm), *[""] * 5, str(len(arm.learned)), "", "", "", notes]
+    main, mcnemar, whole = effect.differences[MAIN], effect.mcnemar[TEN_CROPS], effect.simultaneous
     return [
         _linked(part, arm),
         _question(arm),
         published_effect(arm),
         interval(main, "+"),
+        simultaneous_words(whole),
+        number(whole.detectable, 2) if whole else "",
         interval(effect.differences[CENTRE, "top1"], "+"),
-        str(main.n),
+        str(whole.n if whole else main.n),
         effect.verdict,
-        _p(main.p),
-        _p(mcnemar.p if mcnemar else None),
+        p_value(main.p),
+        p_value(mcnemar.p if mcnemar else None),
         notes,
     ]
 
@@ -203,6 +208,14 @@ def _flat(part: Comparison, arm: Arm) -> dict[str, Any]:
         row |= _numbers(f"{name}_difference", difference)
         row[f"{name}_difference_n"] = difference.n if difference else None
         row[f"{name}_p_t"] = _significant(difference.p if difference else None)
+    whole = effect.simultaneous if effect else None
+    row |= {
+        "simultaneous_difference": _rounded(whole.mean) if whole else None,
+        "simultaneous_low": _rounded(whole.low) if whole else None,
+        "simultaneous_high": _rounded(whole.high) if whole else None,
+        "simultaneous_method": whole.method.value if whole else "",
+        "detectable": _rounded(whole.detectable) if whole else None,
+    }
     for mode in CROP_MODES:
         test = effect.mcnemar[mode] if effect else None
         row[f"{mode}_only_baseline_right"] = test.only_baseline if test else None
@@ -260,12 +273,6 @@ def _rounded(value: float | None) -> float | None:
 
 def _significant(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _list(values: Iterable[Any]) -> str:

@@ -13,6 +13,7 @@ from paper_figures import ablations, claims, drawing, fig2_architecture, fig3_co
 from paper_figures.drawing import Drawn, Missing
 from repro import record
 from repro.command import exit_code
+from repro.evidence import simultaneous
 from repro.experiments.folder import EXPERIMENTS
 from repro.record import Record
 from tests.report.arms import arm, filed
@@ -25,7 +26,7 @@ RESULTS = EXPERIMENTS.parent / "results"
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """Three seeds of a baseline and two arms."""
     folder = tmp_path_factory.mktemp("results")
-    arms = {"baseline": [25.0, 26.0, 24.0], "no_lrn": [26.2, 27.4, 25.6], "no_dropout": [45.0, 46.2, 44.1]}
+    arms = {"baseline": [25.0, 26.0, 24.0], "no_lrn": [28.2, 29.4, 27.6], "no_dropout": [45.0, 46.2, 44.1]}
     return filed(folder, *(run for name, errors in arms.items() for run in arm(name, errors)))
 
 
@@ -72,11 +73,14 @@ def test_figure_3_without_kernels_names_the_command(runs: list[Record]) -> None:
 def test_the_forest_plot_has_each_mean_with_its_interval_and_every_seed(runs: list[Record]) -> None:
     numbers = ablations.draw(runs).numbers
     means = numbers[numbers["what"] == "mean"].set_index("ablation")
-    assert means.loc["no_lrn", "points"] == pytest.approx(1.4)
-    assert means.loc["no_lrn", "low"] == pytest.approx(0.903, abs=1e-3)
+    assert means.loc["no_lrn", "points"] == pytest.approx(3.4)
+    assert means.loc["no_lrn", "method"] == "Dunnett"
+    control, arm = {0: 25.0, 1: 26.0, 2: 24.0}, {0: 28.2, 1: 29.4, 2: 27.6}
+    whole = simultaneous.compare(control, {"no_lrn": arm, "no_dropout": {0: 45.0, 1: 46.2, 2: 44.1}})["no_lrn"]
+    assert means.loc["no_lrn", "low"] == pytest.approx(whole.low)
     assert means.loc["no_lrn", "verdict"] == "worse at n=3"
     seeds = numbers[(numbers["what"] == "seed") & (numbers["ablation"] == "no_lrn")]
-    assert seeds["points"].tolist() == pytest.approx([1.2, 1.4, 1.6])
+    assert seeds["points"].tolist() == pytest.approx([3.2, 3.4, 3.6])
     assert numbers[numbers["what"] == "published"].set_index("ablation").loc["no_lrn", "points"] == 1.37
 
 

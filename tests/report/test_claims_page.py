@@ -60,7 +60,8 @@ def empty() -> dict[str, str]:
 
 def test_without_records_each_claim_has_one_line(empty: dict[str, str]) -> None:
     assert [row[0].partition(" ")[0] for row in lines(empty)] == list(IDS)
-    for name, *_, verdict, evidence in lines(empty):
+    for name, *_, verdict, p, evidence in lines(empty):
+        assert p == ""
         computed = name.partition(" ")[0] in COMPUTED
         assert VERDICT.fullmatch(verdict)
         assert (verdict == "not run here") is not computed, name
@@ -72,6 +73,7 @@ def test_records_answer_the_claim_that_names_their_ablation(files: dict[str, str
     assert top1 == [
         "`imagenette_small`, `paper`, cpu: `no_lrn`, top-1: +1.40 [+0.90, +1.90] points, n=3",
         "holds",
+        "0.013",  # its p and that of top-5, the smaller one doubled: 2 x 0.0067
         "[table](imagenette_small-paper-cpu.md)",
     ]
     assert top5[1] == "holds in direction"

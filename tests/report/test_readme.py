@@ -17,7 +17,7 @@ def fill(folder: Path) -> Path:
     results = folder / "results"
     for seed in range(3):
         file_record(results, make_record("baseline", seed, 25.0 + seed))
-        file_record(results, make_record("no_lrn", seed, 27.0 + seed + 0.1 * seed))
+        file_record(results, make_record("no_lrn", seed, 29.0 + seed + 0.1 * seed))
     (folder / "README.md").write_text(PAGE)
     return results
 
@@ -35,8 +35,8 @@ def test_a_row_has_error_difference_n_and_verdict(tmp_path: Path) -> None:
     text = updated(tmp_path / "README.md", comparisons(record.find(fill(tmp_path)))) or ""
     (row,) = [line for line in text.splitlines() if line.startswith("| `no_lrn`")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1].startswith("28.10 [")
-    assert cells[2].startswith("+2.10 [")
+    assert cells[1].startswith("30.10 [")
+    assert cells[2].startswith("+4.10 [")
     assert cells[3:5] == ["3", "worse at n=3"]
 
 
@@ -109,7 +109,7 @@ def test_the_command_writes_it_and_check_notices_a_hand_in_it(tmp_path: Path, mo
     adopt(tmp_path, monkeypatch)
     assert compare.main([f"results_dir={results}"]) == 0
     assert compare.main([f"results_dir={results}", "--check"]) == 0
-    page.write_text(page.read_text().replace("28.10", "27.10"))
+    page.write_text(page.read_text().replace("30.10", "29.10"))
     assert compare.main([f"results_dir={results}", "--check"]) == 1
 
 

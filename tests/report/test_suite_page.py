@@ -28,7 +28,7 @@ def row(text: str, arm: str) -> dict[str, str]:
 def results(tmp_path: Path) -> Path:
     for seed, error in enumerate(ERRORS):
         file_record(tmp_path, make_record(seed=seed, error=error))
-        file_record(tmp_path, make_record(recipe="torchvision", seed=seed, error=error + 2 + 0.1 * seed))
+        file_record(tmp_path, make_record(recipe="torchvision", seed=seed, error=error + 4 + 0.1 * seed))
     return tmp_path
 
 
@@ -36,15 +36,15 @@ def test_each_arm_is_compared_with_the_first_by_seed(results: Path) -> None:
     text = page(results, COUSINS)
     first, other = row(text, "paper"), row(text, "torchvision")
     assert first["top-1 error, ten crops"].startswith("25.00 [")
-    assert first["difference"] == first["verdict"] == ""
-    assert other["difference"].startswith("+2.10 [")
+    assert first["difference, paired"] == first["verdict"] == ""
+    assert other["difference, paired"].startswith("+4.10 [")
     assert (other["n"], other["verdict"]) == ("3", "worse at n=3")
-    assert other["top-1 error, centre crop"].startswith("29.10 [")
+    assert other["top-1 error, centre crop"].startswith("31.10 [")
 
 
 def test_an_arm_without_records_says_so(results: Path) -> None:
     cells = row(page(results, COUSINS), "d2l")
-    assert (cells["n"], cells["verdict"], cells["difference"]) == ("0", "not run yet", "")
+    assert (cells["n"], cells["verdict"], cells["difference, paired"]) == ("0", "not run yet", "")
 
 
 def test_a_diverged_arm_has_no_number(results: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_arms_of_one_recipe_are_named_by_ablation(tmp_path: Path) -> None:
     for run in (make_record(), make_record("no_lrn", error=26.5)):
         file_record(tmp_path, run)
     text = page(tmp_path, ONE_RECIPE)
-    assert row(text, "no_lrn")["difference"] == "+1.50"
+    assert row(text, "no_lrn")["difference, paired"] == "+1.50"
     assert row(text, "no_lrn")["verdict"] == "no interval at n=1"
     assert row(text, "no_lrn")["what differs from the first"] == "`model.norm.kind=none`"
     assert row(text, "baseline")["parameters"] == row(text, "no_dropout")["parameters"]
@@ -106,7 +106,7 @@ def test_runs_with_a_budget_set_by_hand_compare_with_each_other(results: Path) -
         short = make_record(recipe=recipe, error=error, difference={"train.epochs": [20, 1]})
         file_record(results, replace(short, ablation="epochs=1"))
     (short,) = (part for part in page(results, COUSINS).split("\n## ")[1:] if "`train.epochs=1`" in part)
-    assert row(short, "torchvision")["difference"] == "+5.00"
+    assert row(short, "torchvision")["difference, paired"] == "+5.00"
 
 
 def test_runs_by_other_code_are_told(results: Path) -> None:
@@ -121,7 +121,7 @@ def test_an_arm_that_did_not_learn_says_so(results: Path) -> None:
     for run in stuck("baseline", 2, recipe="d2l"):
         file_record(results, run)
     cells = row(page(results, COUSINS), "d2l")
-    assert (cells["difference"], cells["n"], cells["verdict"]) == ("", "0", "did not learn (2 of 2)")
+    assert (cells["difference, paired"], cells["n"], cells["verdict"]) == ("", "0", "did not learn (2 of 2)")
 
 
 def test_other_runs_do_not_enter(results: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from repro import record
-from repro.evidence import comparison, stats
+from repro.evidence import comparison, simultaneous, stats
 from repro.evidence.comparison import comparisons
 from repro.evidence.published import published
 from repro.experiments.folder import choices
@@ -18,7 +18,7 @@ from tests.synthetic import CHANGES, file_record, make_record, stuck
 
 STEM = "imagenette_small-paper-cpu"
 BASELINE = {0: 25.0, 1: 26.0, 2: 24.5}
-NO_LRN = {0: 26.0, 1: 27.5, 2: 25.7}
+NO_LRN = {0: 28.0, 1: 29.5, 2: 27.7}
 
 
 def render(folder: Path, *runs: record.Record) -> dict[str, str]:
@@ -46,12 +46,16 @@ def page_row(page: str, ablation: str, table: int = 0) -> list[str]:
 
 def test_a_row_says_what_was_asked_published_and_found(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN))
-    name, question, published, ten, centre, n, verdict, p_t, p_images, notes = page_row(files[f"{STEM}.md"], "no_lrn")
+    cells = page_row(files[f"{STEM}.md"], "no_lrn")
+    name, question, published, ten, whole, could, centre, n, verdict, p_t, p_images, notes = cells
     expected = stats.paired_difference(BASELINE, NO_LRN)
     assert (name, n, verdict, notes) == ("no_lrn", "3", "worse at n=3", "")
     assert question == "Does response normalisation lower the error?"
     assert published.startswith("+1.370 / +1.152 (ILSVRC-2012 val, ten crops, n=1)")
     assert ten == centre == f"{expected.mean:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}]"
+    (found,) = simultaneous.compare(BASELINE, {"no_lrn": NO_LRN}).values()
+    assert whole == f"[{found.low:+.2f}, {found.high:+.2f}] Dunnett"
+    assert could == f"{found.detectable:.2f}"
     assert p_t == f"{expected.p:.3f}"
     assert 0 <= float(p_images) <= 1
 
@@ -94,7 +98,7 @@ def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
     text = {
         *("setup", "recipe", "device", "device_type", "data", "content_hash", "base_hash", "ablation", "question"),
         *("data_remark", "published", "seeds", "notes", "centre_p_mcnemar_by_seed", "ten_crops_p_mcnemar_by_seed"),
-        *("given", "precision", "numerics", "commits", "did_not_learn", "verdict"),
+        *("given", "precision", "numerics", "commits", "did_not_learn", "verdict", "simultaneous_method"),
     }
     for row in csv_rows(files).values():
         for key in row.keys() - text:
@@ -127,7 +131,7 @@ def test_missing_seeds_are_told_and_not_averaged(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", {0: 25.0, 1: 26.0}), *arm("no_lrn", {0: 26.0, 2: 90.0}))
     cells = page_row(files[f"{STEM}.md"], "no_lrn")
     assert cells[3] == "+1.00"
-    assert cells[5:7] == ["1", "no interval at n=1"]
+    assert cells[7:9] == ["2", "not distinguishable at n=2"]  # not by pairs, of which there is one
     assert cells[-1] == "seed 2 missing in the baseline; seed 1 missing here"
     page = files[f"{STEM}.md"]
     assert "    python -m repro.run setup=imagenette_small recipe=paper ablation=baseline seed=2\n" in page
@@ -137,7 +141,7 @@ def test_missing_seeds_are_told_and_not_averaged(tmp_path: Path) -> None:
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("no_lrn", NO_LRN))
     cells = page_row(files[f"{STEM}.md"], "no_lrn")
-    assert cells[3:8] == ["", "", "0", "no seed in common", ""]
+    assert cells[3:10] == ["", "", "", "", "0", "no seed in common", ""]
     assert cells[-1] == "seeds 0, 1, 2 missing in the baseline"
     assert (
         "python -m repro.run -m setup=imagenette_small recipe=paper ablation=baseline seed=0,1,2" in files[f"{STEM}.md"]
@@ -157,13 +161,13 @@ def test_diverged_and_stopped_runs_are_counted_and_left_out(tmp_path: Path) -> N
 def test_arm_that_always_diverged(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *arm("sigmoid", dict.fromkeys(BASELINE)))
     cells = page_row(files[f"{STEM}.md"], "sigmoid")
-    assert cells[6] == "diverged (3 of 3)"
+    assert cells[8] == "diverged (3 of 3)"
     assert cells[-1] == "3 of 3 runs diverged (seeds 0, 1, 2), not in the mean"
 
 
 def test_a_baseline_that_always_diverged_is_no_lack_of_seeds(tmp_path: Path) -> None:
     page = render(tmp_path, *arm("baseline", dict.fromkeys(BASELINE)), *arm("no_lrn", NO_LRN))[f"{STEM}.md"]
-    assert page_row(page, "no_lrn")[6] == "the baseline: diverged (3 of 3)"
+    assert page_row(page, "no_lrn")[8] == "the baseline: diverged (3 of 3)"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_what_does_not_compare_gets_a_section_of_its_own(tmp_path: Path, changed
     page = files[f"{STEM}.md"]
     assert page.count("### Effect of each change") == 2
     assert page.count("never compared") == 1
-    assert page_row(page, "no_lrn")[6] == "no seed in common"
+    assert page_row(page, "no_lrn")[8] == "no seed in common"
     titles = [line for line in page.splitlines() if line.startswith("## ")]
     assert len(set(titles)) == len(titles)
 
@@ -230,9 +234,9 @@ def test_runs_of_a_budget_set_by_hand_make_pairs(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *arm("no_lrn", NO_LRN), *baseline, *other)
     page = files[f"{STEM}.md"]
     plain, short = page.split("\n## ")[1:3]
-    assert page_row(plain, "no_lrn")[5] == "3"
+    assert page_row(plain, "no_lrn")[7] == "3"
     assert page_row(short, "no_lrn")[3].startswith("+2.50 [")
-    assert page_row(short, "no_lrn")[5] == "2"
+    assert page_row(short, "no_lrn")[7] == "2"
     assert "`train.epochs=1`, `model.scale=0.25`, settings `" in short
     command = "setup=imagenette_small recipe=paper ablation=baseline train.epochs=1 model.scale=0.25 seed=2\n"
     assert f"    python -m repro.run {command}" in short
@@ -274,8 +278,8 @@ def test_a_chosen_baseline_is_an_arm_too_where_there_is_a_baseline_for_it(tmp_pa
     page = render(tmp_path, *arm("baseline", BASELINE), *baseline, *other)[f"{STEM}.md"]
     plain, cosine = page.split("\n## ")[1:3]
     assert page_row(plain, "cosine")[3].startswith("+5.00 [")
-    assert page_row(plain, "cosine+no_lrn")[5] == "3"
-    assert page_row(cosine, "no_lrn")[5] == "2"
+    assert page_row(plain, "cosine+no_lrn")[7] == "3"
+    assert page_row(cosine, "no_lrn")[7] == "2"
     assert "recipe=paper ablation=baseline schedule.kind=cosine seed=2\n" in cosine
 
 
@@ -294,8 +298,8 @@ def test_numerics_and_precision_are_never_mixed(tmp_path: Path, changed: dict[st
     runs = [*arm("baseline", BASELINE, numerics="cafe"), *arm("no_lrn", NO_LRN, **{"numerics": "cafe", **changed})]
     page = render(tmp_path, *runs)[f"{STEM}.md"]
     assert page.count("### Effect of each change") == 2
-    assert page_row(page, "no_lrn")[6].startswith("no ")
-    assert page_row(page, "no_lrn")[5] == "0"
+    assert page_row(page, "no_lrn")[8].startswith("no ")
+    assert page_row(page, "no_lrn")[7] == "0"
     assert "numerics `cafe`" in page
 
 
@@ -318,7 +322,7 @@ def test_where_the_numerics_differ_the_older_of_two_runs_is_to_be_made_again(tmp
     assert all(again in commands for commands in missing(page) if len(commands) == 1)
     assert page.count(again) >= 1
     assert f"ablation={newer} seed=0 force" not in page
-    assert page_row(page, "no_lrn")[6] == "no verdict: made by other code than the baseline"
+    assert page_row(page, "no_lrn")[8] == "no verdict: made by other code than the baseline"
 
 
 def test_commands_name_the_results_folder_and_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +341,7 @@ def test_commits_do_not_count_where_the_numerics_are_known_to_agree(tmp_path: Pa
     page = render(tmp_path, *arm("baseline", BASELINE, **known), *arm("no_lrn", NO_LRN, commit="fed", **known))[
         f"{STEM}.md"
     ]
-    assert page_row(page, "no_lrn")[6] == "worse at n=3"
+    assert page_row(page, "no_lrn")[8] == "worse at n=3"
     assert "Mixed code" not in page
 
 
@@ -345,9 +349,9 @@ def test_commits_do_not_count_where_the_numerics_are_known_to_agree(tmp_path: Pa
 def test_code_that_may_differ_is_told_and_what_to_do(tmp_path: Path, other: dict[str, Any]) -> None:
     runs = [*arm("baseline", BASELINE), *arm("no_lrn", NO_LRN, **other), *arm("no_dropout", NO_LRN)]
     page = render(tmp_path, *runs)[f"{STEM}.md"]
-    assert page_row(page, "no_lrn")[6] == "worse at n=3; mixed code"
+    assert page_row(page, "no_lrn")[8] == "worse at n=3; mixed code"
     assert page_row(page, "no_lrn")[-1] == "mixed code (seeds 0, 1, 2)"
-    assert page_row(page, "no_dropout")[6] == "worse at n=3"
+    assert page_row(page, "no_dropout")[8] == "worse at n=3"
     assert "**Mixed code.**" in page
     assert "not the change's: `no_lrn`." in page
     command = "-m setup=imagenette_small recipe=paper ablation=baseline seed=0,1,2 force=true"
@@ -357,12 +361,12 @@ def test_code_that_may_differ_is_told_and_what_to_do(tmp_path: Path, other: dict
 def test_seeds_of_several_commits_are_told_even_where_no_pair_mixes_them(tmp_path: Path) -> None:
     commits = ("fedcba9", "0123abc", "0123abc")
     runs = [
-        make_record(name, seed, 25.0 + seed + (name == "no_lrn"), commit=commit)
+        make_record(name, seed, 25.0 + seed + 4 * (name == "no_lrn"), commit=commit)
         for name in ("baseline", "no_lrn")
         for seed, commit in enumerate(commits)
     ]
     page = render(tmp_path, *runs)[f"{STEM}.md"]
-    assert page_row(page, "no_lrn")[6] == "worse at n=3"
+    assert page_row(page, "no_lrn")[8] == "worse at n=3"
     assert "were made by several commits: `0123abc`, `fedcba9`.\nNo pair of one seed is of two commits" in page
     assert "ablation=baseline seed=0,1,2 force=true\n" in page
 
@@ -370,7 +374,7 @@ def test_seeds_of_several_commits_are_told_even_where_no_pair_mixes_them(tmp_pat
 def test_an_arm_that_never_left_chance_has_no_effect_in_points(tmp_path: Path) -> None:
     files = render(tmp_path, *arm("baseline", BASELINE), *stuck("sigmoid", 3))
     cells = page_row(files[f"{STEM}.md"], "sigmoid")
-    assert cells[3:8] == ["", "", "0", "did not learn (3 of 3)", ""]
+    assert cells[3:10] == ["", "", "", "", "0", "did not learn (3 of 3)", ""]
     assert cells[-1] == "3 of 3 runs did not learn (seeds 0, 1, 2): the loss stayed ln(10); not in the mean"
     row = csv_rows(files)["sigmoid"]
     assert (row["n"], row["did_not_learn"], row["ten_crops_top1_error"]) == ("0", "0, 1, 2", "")
@@ -397,25 +401,25 @@ def test_a_net_that_collapsed_did_not_learn_whatever_its_loss(
     run: list[record.Record], words: str, tmp_path: Path
 ) -> None:
     cells = page_row(render(tmp_path, *arm("baseline", BASELINE), *run)[f"{STEM}.md"], "sigmoid")
-    assert cells[6] == "did not learn (3 of 3)"
+    assert cells[8] == "did not learn (3 of 3)"
     assert cells[-1] == f"3 of 3 runs did not learn (seeds 0, 1, 2): {words}; not in the mean"
 
 
 def test_one_answer_that_is_right_everywhere_is_no_collapse(tmp_path: Path) -> None:
     page = render(tmp_path, *arm("baseline", BASELINE), *collapsed(0.0, 0.1, 1))[f"{STEM}.md"]
-    assert page_row(page, "sigmoid")[6] == "better at n=3"
+    assert page_row(page, "sigmoid")[8] == "better at n=3"
 
 
 def test_means_leave_out_the_runs_that_did_not_learn(tmp_path: Path) -> None:
     runs = [*stuck("no_lrn", 1), *arm("no_lrn", {1: 27.0, 2: 26.0})]
     cells = page_row(render(tmp_path, *arm("baseline", BASELINE), *runs)[f"{STEM}.md"], "no_lrn")
     assert cells[3].startswith("+1.25 [")
-    assert cells[6] == "not distinguishable at n=2; did not learn (1 of 3)"
+    assert cells[8] == "not distinguishable at n=2; did not learn (1 of 3)"
 
 
 def test_nothing_is_compared_with_a_baseline_that_did_not_learn(tmp_path: Path) -> None:
     page = render(tmp_path, *stuck("baseline", 3), *arm("no_lrn", NO_LRN))[f"{STEM}.md"]
-    assert page_row(page, "no_lrn")[3:7] == ["", "", "0", "the baseline did not learn"]
+    assert page_row(page, "no_lrn")[3:9] == ["", "", "", "", "0", "the baseline did not learn"]
     assert "missing in the baseline" not in page
 
 
