@@ -22,6 +22,7 @@ from repro.experiments.words import at_home
 from repro.files import replace_file
 from repro.report import (
     claims_page,
+    effect_bars,
     experiments_page,
     largest_effects,
     pairing,
@@ -31,7 +32,7 @@ from repro.report import (
     surprises,
     tables,
 )
-from repro.text import counted
+from repro.text import console_for_tables, counted
 
 MARK_WITHIN = 2000
 """Characters of a file in which it says who wrote it."""
@@ -67,12 +68,23 @@ def _compare(arguments: Sequence[str]) -> None:
     if check and stale:
         names = ", ".join(map(_shown, stale))
         raise RunFailure(f"stale: {names}: run python -m repro.compare results_dir={results_dir}")
-    told = [*largest_effects.lines(parts), *(f"{_verb(path, files)}: {_shown(path)}" for path in stale)]
+    told = [f"{_verb(path, files)}: {_shown(path)}" for path in stale]
     if not check:
         _write(folder, files, stale)
-    print("\n".join(told))
+    _show(parts)
+    print("\n".join(told), end="\n" * bool(told))
     made = f"{counted(len(runs), 'record')}, {counted(len(files), 'file')} from them"
     print(f"{made}, {'none stale' if check else f'{len(stale)} changed'}")
+
+
+def _show(parts: Sequence[Comparison]) -> None:
+    """What was found: on a terminal every arm with a bar, elsewhere the largest effects in a line each."""
+    console = console_for_tables(0)
+    if not console.is_terminal:
+        print("\n".join(largest_effects.lines(parts)))
+        return
+    for one in effect_bars.tables(parts, console.width):
+        console.print(one, markup=False)
 
 
 def _check_experiments() -> None:

@@ -288,14 +288,18 @@ class Comparison:
         """Says what a reader must know about an arm's runs and pairs."""
         return notes(arm) + (pair_notes(self.effects[arm.name]) if arm.name in self.effects else [])
 
-    def missing_runs(self) -> list[str]:
-        """The commands that complete the pairs."""
+    @property
+    def missing(self) -> dict[str, set[int]]:
+        """By arm, the seeds that it lacks and the baseline has; of the baseline, those that any arm has."""
         seeds = {arm.name: {run.seed for run in arm.runs} for arm in self.arms}
         baseline = seeds.get(BASELINE, set())
         missing = {BASELINE: set().union(*seeds.values()) - baseline}
-        missing |= {name: baseline - own for name, own in seeds.items() if name != BASELINE}
+        return missing | {name: baseline - own for name, own in seeds.items() if name != BASELINE}
+
+    def missing_runs(self) -> list[str]:
+        """The commands that complete the pairs."""
         wanted: dict[tuple[str, bool], set[int]] = defaultdict(set)
-        for name, absent in missing.items():
+        for name, absent in self.missing.items():
             for seed in absent:
                 for made, force in self._ways(name, seed):
                     wanted[made, force].add(seed)
