@@ -83,8 +83,8 @@ def tuned_arms(suite: Suite, records: Iterable[Record]) -> list[TunedArm]:
             by_settings.setdefault((_hash_of(run), run.seed), {})[_arithmetic(run)] = run
     wanted = [(recipe, ablation) for recipe in suite.recipe for ablation in suite.ablation]
     kinds = sorted({kind for same in by_settings.values() for kind in same})
-    arms = [_arm(suite, *name, kind, by_settings) for kind in kinds for name in wanted]
-    return [arm for arm in arms if arm.search]
+    arms = {kind: [_arm(suite, *name, kind, by_settings) for name in wanted] for kind in kinds}
+    return [arm for same in arms.values() if any(arm.search for arm in same) for arm in same]
 
 
 def _arm(

@@ -34,17 +34,19 @@ TANH = {0.001: [35.0], 0.003: [21.0, 30.0, 26.0], 0.01: [28.0]}
 def test_each_arm_stands_at_the_best_value_of_its_search_with_all_its_seeds(tmp_path: Path) -> None:
     file_fig1(tmp_path, "baseline", RELU)
     file_fig1(tmp_path, "tanh", TANH)
-    relu, tanh = tuned_arms(FIG1, records.find(tmp_path))
+    relu, tanh, sigmoid = tuned_arms(FIG1, records.find(tmp_path))
     assert (relu.ablation, relu.best, relu.inside, relu.arithmetic) == ("baseline", 0.003, True, "cpu fp32")
+    assert (sigmoid.best, sigmoid.search) == (None, {})
     assert relu.measures == {0.001: 9.0, 0.003: 7.0, 0.01: math.inf}
     assert {seed: run.epochs_to_train_error for seed, run in tanh.runs.items()} == {0: 21.0, 1: 30.0, 2: 26.0}
 
 
 def test_before_the_search_is_whole_nothing_is_chosen(tmp_path: Path) -> None:
     file_fig1(tmp_path, "baseline", {rate: RELU[rate] for rate in (0.001, 0.003)})
-    (relu,) = tuned_arms(FIG1, records.find(tmp_path))
+    relu, *others = tuned_arms(FIG1, records.find(tmp_path))
     assert (relu.best, relu.inside, relu.runs) == (None, False, {})
     assert set(relu.measures) == {0.001, 0.003}
+    assert [arm.search for arm in others] == [{}, {}]
 
 
 def test_runs_of_other_settings_are_none_of_it(tmp_path: Path) -> None:
