@@ -30,6 +30,8 @@ NOT_MEASURED: Measured = (
     None,
 )
 KERNEL = (11, 11)  # pixels, section 3.5
+WORST = 20
+"""Classes, of those with the largest error, that a mirror of the run is told."""
 TRAIN_IMAGES_EVALUATED = 50_000
 """Training images, evenly spaced, on which the final training error is taken; as many as ILSVRC's validation set."""
 
@@ -151,6 +153,16 @@ def completed(
         epochs_to_train_error=training.error_stop.reached,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def worst_classes(data: ImageData, correct: dict[str, Any] | None) -> list[tuple[str, int, float]]:
+    """The classes with the largest error on their validation images, centre crop: name, images, error in %."""
+    if correct is None:
+        return []
+    labels, right = np.asarray(data.val.labels), np.asarray(correct[records.CENTRE])
+    classes = [(data.classes[label], right[labels == label]) for label in np.unique(labels)]
+    found = [(name, len(own), float(100 * (1 - own.mean()))) for name, own in classes]
+    return sorted(found, key=lambda one: (-one[2], one[0]))[:WORST]
 
 
 def summary_of(record: Record) -> dict[str, Any]:

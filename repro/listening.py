@@ -53,11 +53,20 @@ class Mirror(Protocol):
     def run_id(self) -> str | None:
         """The name by which it knows the run; None where it has none."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Tells whether it has the epochs before the checkpoint already."""
+
+    def log_progress(self, step: Progress) -> None:
+        """Adds the loss of the last steps to its curve."""
+
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Adds an epoch to its curves."""
 
-    def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> object:
-        """Adds the final numbers and copies of these files."""
+    def finish(
+        self, summary: Mapping[str, Any], files: Sequence[Path], worst: Sequence[tuple[str, int, float]]
+    ) -> object:
+        """Adds the final numbers, copies of these files, and the worst classes: name, images, error in %."""
 
     def __enter__(self) -> Self: ...
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -16,7 +16,7 @@ from repro.data.store import ImageData, open_data
 from repro.distributed import World, from_environment, init
 from repro.environment import LoadMeter
 from repro.errors import Taken, UserError
-from repro.filing import NOT_MEASURED, completed, draft_of, file, measure, origin_of, summary_of
+from repro.filing import NOT_MEASURED, completed, draft_of, file, measure, origin_of, summary_of, worst_classes
 from repro.listening import Listener, Mirror
 from repro.model import build
 from repro.record import Record
@@ -29,14 +29,17 @@ from repro.train.numerics import fingerprint
 from repro.train.precision import set_precision
 from repro.weights import load_into, own
 
+T = TypeVar("T")
+
 REPLACES = "replaces"
 """In the checkpoint of a forced run, the record that it is to replace: by that it is told from one begun before."""
 
 
-def run(wanted: Run, listener: Listener, mirror: Callable[[Run], Mirror]) -> Record | None:
+def run(wanted: Run, listener: Listener, mirror: Callable[[Run, bool], Mirror]) -> Record | None:
     """Trains, evaluates and files one run; a finished one is returned as it is, unless `force`.
 
-    `listener` is told what goes on; `mirror` opens another place that gets a copy of the run's curve and final numbers.
+    `listener` is told what goes on; `mirror` opens another place that gets a copy of the run's curve and final numbers,
+    anew or, where the run goes on from a checkpoint, as it was.
 
     Of the processes that share a run, as torchrun starts them, the first files and tells; the others return None.
     Raises UserError or RunFailure, each with one line. On KeyboardInterrupt, once training has begun, a record with
@@ -133,14 +136,15 @@ def only_one(wanted: Run) -> Iterator[None]:
         lock.release()
 
 
-def _train(wanted: Run, training: Training, listener: Listener, mirror: Callable[[Run], Mirror]) -> Record:
+def _train(wanted: Run, training: Training, listener: Listener, mirror: Callable[[Run, bool], Mirror]) -> Record:
     """Trains from the last checkpoint on, and files the record."""
     meter = LoadMeter()
-    with mirror(wanted) as copy:
+    with mirror(wanted, bool(training.curve)) as copy:
         listener.begin(training)
-        for row in training.curve:
+        for row in training.curve if not copy.goes_on else ():
             copy.log_epoch(row)
         training.on_epoch = _both(listener.epoch, copy.log_epoch)
+        training.on_progress = _both(listener.progress, copy.log_progress)
         draft = draft_of(wanted, training, copy.run_id)
         records.to_json(draft)  # what would fail at the end fails here
         try:
@@ -157,7 +161,8 @@ def _train(wanted: Run, training: Training, listener: Listener, mirror: Callable
         with stopping.held():
             done = completed(draft, status, training, meter, metrics)
             file(wanted, training, done, correct)
-        copy.finish(summary_of(done), [wanted.folder / "record.json"])
+        files = [path for name in records.FILES if (path := wanted.folder / name).is_file()]
+        copy.finish(summary_of(done), files, worst_classes(training.data, correct))
     return done
 
 
@@ -235,9 +240,9 @@ def _training(wanted: Run, data: ImageData, device: torch.device, listener: List
     return training
 
 
-def _both(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-    def on_epoch(row: dict[str, Any]) -> None:
+def _both(*listeners: Callable[[T], None]) -> Callable[[T], None]:
+    def told(what: T) -> None:
         for listener in listeners:
-            listener(row)
+            listener(what)
 
-    return on_epoch
+    return told

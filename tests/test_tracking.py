@@ -9,12 +9,19 @@ import pytest
 
 from repro.config import WandbConfig, WandbMode
 from repro.tracking import Tracker, tracking
+from repro.train.loop import Progress
 
 ROWS = [
-    {"epoch": 1, "lr": 0.01, "train_loss": 2.5, "val_top1": None, "events": ""},
-    {"epoch": 2, "lr": 0.01, "train_loss": 1.25, "val_top1": 60.0, "events": ""},
-    {"epoch": 3, "lr": 0.001, "train_loss": 0.625, "val_top1": 40.5, "events": "lr / 10"},
+    {"epoch": 1, "step": 12, "lr": 0.01, "train_loss": 2.5, "val_top1": None, "events": ""},
+    {"epoch": 2, "step": 24, "lr": 0.01, "train_loss": 1.25, "val_top1": 60.0, "events": ""},
+    {"epoch": 3, "step": 36, "lr": 0.001, "train_loss": 0.625, "val_top1": 40.5, "events": "lr / 10"},
 ]
+SHOWN = [
+    {"epoch": 1, "lr": 0.01, "train/loss": 2.5, "val/top1": None, "events": ""},
+    {"epoch": 2, "lr": 0.01, "train/loss": 1.25, "val/top1": 60.0, "events": ""},
+    {"epoch": 3, "lr": 0.001, "train/loss": 0.625, "val/top1": 40.5, "events": "lr / 10"},
+]
+WORST = [("tench", 3, 66.7), ("church", 4, 25.0)]
 SETTINGS = {"seed": 1, "model": {"norm": {"k": 2.0, "n": 5}, "layers": ["conv1", "fc8"]}, "data": {"root": None}}
 
 
@@ -60,7 +67,7 @@ def use_all_of(tracker: Tracker, file: Path) -> str | None:
     with tracker:
         for row in ROWS:
             tracker.log_epoch(row)
-        return tracker.finish({"train_loss": 0.5, "top1": 25.0}, [file])
+        return tracker.finish({"train_loss": 0.5, "top1": 25.0}, [file], WORST)
 
 
 @pytest.fixture
@@ -83,10 +90,14 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | None, Path,
 
 
 def test_an_offline_run_holds_the_curve_the_configuration_and_the_record(offline: Any) -> None:
-    run_id, folder, records = offline
-    curve = [{key: value for key, value in row["item"].items() if key[0] != "_"} for row in records["history"]]
-    assert curve == ROWS
-    assert [row["step"]["num"] for row in records["history"]] == [1, 2, 3]
+    run_id, _, records = offline
+    rows = [row["item"] for row in records["history"]]
+    curve = [{key: value for key, value in row.items() if key[0] != "_" and "worst" not in key} for row in rows]
+    assert curve == SHOWN
+    assert [row["step"]["num"] for row in records["history"]] == [12, 24, 36]
+    assert (rows[2]["worst_classes.ncols"], rows[2]["worst_classes.nrows"]) == (3, 2)  # with the last epoch
+    artifacts = {artifact["type"]: artifact["manifest"]["contents"] for artifact in records["artifact"]}
+    assert [file["path"] for file in artifacts["record"]] == ["record.json"]
     (run,) = records["run"]
     assert {key: value for key, value in run["config"]["update"].items() if key != "_wandb"} == SETTINGS
     assert run["run_id"] == run_id
@@ -96,17 +107,15 @@ def test_an_offline_run_holds_the_curve_the_configuration_and_the_record(offline
     final: dict[str, Any] = {}
     for summary in records["summary"]:
         final |= summary["update"]
-    assert (final["train_loss"], final["final/train_loss"], final["final/top1"]) == (0.625, 0.5, 25.0)
-    assert records["files"] == [{"files": [{"path": "record.json"}]}]
+    assert (final["train/loss"], final["final/train_loss"], final["final/top1"]) == (0.625, 0.5, 25.0)
     assert records["exit"][0]["exit_code"] == 0
-    assert (folder / "files" / "record.json").read_text() == '{"seed": 1}'
 
 
 def test_a_run_tells_nothing_about_user_machine_and_repository(offline: Any) -> None:
     _, folder, records = offline
     assert not {"host", "git", "entity"} & set(records["run"][0])
     assert not {"environment", "stats", "output", "output_raw"} & set(records)
-    assert [path.name for path in (folder / "files").iterdir()] == ["record.json"]
+    assert [path.name for path in (folder / "files").iterdir()] == ["media"]
 
 
 def test_the_terminal_gets_one_line_with_the_command_that_uploads(
@@ -271,3 +280,41 @@ def test_wandb_disabled_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WANDB_DISABLED", "true")
     monkeypatch.setattr("wandb.init", lambda **_: pytest.fail("disabled"))
     assert start(tmp_path, WandbMode.auto).run_id is None
+
+
+def test_the_loss_of_the_last_steps_is_logged_at_its_step(tmp_path: Path) -> None:
+    with start(tmp_path) as tracker:
+        for number in (9, 19):
+            tracker.log_progress(Progress(1, number, 20, 2.0, 50.0, 100.0, 1.5 + number))
+        tracker.log_epoch({"epoch": 2, "step": 40, "train_loss": 2.0})
+    history = inspect(tmp_path)["history"]
+    assert [(row["step"]["num"], row["item"]["train/step_loss"]) for row in history] == [(30, 10.5), (40, 20.5)]
+    assert history[1]["item"]["train/loss"] == 2.0
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_run_that_goes_on_is_the_same_one_and_another_is_not(
+    goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("wandb.login", lambda **_: True)
+    monkeypatch.setattr("wandb.init", lambda **arguments: asked.append(arguments) or BrokenRun())
+    folder = tmp_path / "raw" / "seed0"
+    empty: dict[str, Any] = {"name": "", "group": "", "job_type": "", "tags": [], "settings": {}}
+    for again in (False, goes_on):
+        tracking(
+            WandbConfig(mode=WandbMode.online), results_dir=tmp_path, id_file=folder / "id", goes_on=again, **empty
+        )
+    first, second = asked
+    assert (first["id"] == second["id"]) is goes_on
+    assert (first.get("resume"), second.get("resume")) == (None, "allow" if goes_on else None)
+    assert (folder / "id").read_text() == second["id"]
+
+
+def test_a_finished_run_leaves_no_id_behind(tmp_path: Path, record: Path) -> None:
+    path = tmp_path / "raw" / "seed0" / "id"
+    empty: dict[str, Any] = {"name": "", "group": "", "job_type": "", "tags": [], "settings": {}}
+    tracker = tracking(WandbConfig(mode=WandbMode.offline), results_dir=tmp_path, id_file=path, **empty)
+    assert path.read_text() == tracker.run_id
+    use_all_of(tracker, record)
+    assert not path.exists()

@@ -53,6 +53,8 @@ class Progress:
     loss: float
     error: float
     images_per_second: float
+    recent_loss: float
+    """Mean over the images since the last such stand, nats."""
 
 
 @dataclass
@@ -166,7 +168,7 @@ class Training:
         self.network.train()
         running, events = RunningLoss.on(self.device), []
         snapshots: deque[tuple[int, Snapshot]] = deque()  # at steps that the device may not have done yet
-        start = time.perf_counter()
+        start, before = time.perf_counter(), (0.0, 0)  # summed loss and images at the last stand
         for step, (images, labels) in enumerate(self._batches(epoch)):
             done = epoch * self.steps + step
             events += self.schedule.events(done)
@@ -179,7 +181,10 @@ class Training:
                 at, snapshot = snapshots.popleft()
                 loss, error = snapshot.means()
                 running.seconds = time.perf_counter() - start  # when the device has done the step
-                self.on_progress(Progress(epoch, at, self.steps, loss, error, snapshot.images / running.seconds))
+                recent = (loss * snapshot.images - before[0]) / (snapshot.images - before[1])
+                before = loss * snapshot.images, snapshot.images
+                speed = snapshot.images / running.seconds
+                self.on_progress(Progress(epoch, at, self.steps, loss, error, speed, recent))
                 if not math.isfinite(loss):
                     self.diverged = True
                     return running, [*events, NOT_FINITE]

@@ -41,7 +41,7 @@ def shown(screen: Screen) -> str:
 
 
 def step(number: int, steps: int = 100, epoch: int = 0) -> Progress:
-    return Progress(epoch, number, steps, 2.25, 80.5, 512.0)
+    return Progress(epoch, number, steps, 2.25, 80.5, 512.0, 2.0)
 
 
 def test_the_plan_says_what_is_asked_changed_and_where(tmp_path: Path) -> None:
