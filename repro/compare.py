@@ -1,10 +1,10 @@
 """Tables from records: `python -m repro.compare [results_dir=results] [suite=NAME] [--check]`.
 
 Reads `<results_dir>/runs` and writes `<results_dir>/tables`: one Markdown and one CSV file for each setup, recipe and
-kind of device, the board of the paper's claims, one page for each suite, and an index; names each file that it changes,
-and prints what was found. From the project's own `results/` it also writes what README.md and experiments/README.md
-show of them. With `--check` it writes nothing and fails where a file is not what the records give. `suite=cousins`
-prints that suite's page.
+kind of device, in LaTeX and HTML too where there are three seeds, the board of the paper's claims, one page for each
+suite, and an index; names each file that it changes, and prints what was found, on a terminal with a bar for every arm.
+From the project's own `results/` it also writes what README.md and experiments/README.md show of them. With `--check`
+it writes nothing and fails where a file is not what the records give. `suite=cousins` prints that suite's page.
 """
 
 import sys
@@ -26,6 +26,7 @@ from repro.report import (
     experiments_page,
     largest_effects,
     pairing,
+    paper_tables,
     readme,
     speed_page,
     suite_page,
@@ -113,7 +114,7 @@ def _files(results_dir: Path, folder: Path, parts: Sequence[Comparison], own: bo
     names = speed_page.render(results_dir)
     names |= tables.render(parts, asked, [f"[Speed]({name}) beside plain PyTorch.\n" for name in names])
     names["README.md"] += surprises.section(parts)
-    names |= claims_page.render(parts)
+    names |= paper_tables.render(parts) | claims_page.render(parts)
     names |= {f"suite-{one.name}.md": suite_page.render(one, parts) for one in asked}
     texts = {folder / name: text for name, text in names.items()}
     if own:
@@ -143,7 +144,7 @@ def _stale(folder: Path, files: Mapping[Path, bytes]) -> list[Path]:
 
 def _is_own(path: Path) -> bool:
     """Tells whether this command wrote a file: what a user has laid beside the tables is left alone."""
-    if path.suffix not in (".md", ".csv") or not path.is_file():
+    if path.suffix not in (".md", ".csv", ".tex", ".html") or not path.is_file():
         return False
     start = path.read_text(encoding="utf-8", errors="replace")[:MARK_WITHIN]
     starts = ("# Suite `", claims_page.CSV_START, tables.CSV_START)

@@ -13,7 +13,8 @@ from tests.synthetic import file_record, make_record
 
 SETUP = "ilsvrc2010"  # of no suite, so that no page of one is made
 PAGE = "ilsvrc2010-paper-cpu.md"
-FILES = ["README.md", "claims.csv", "claims.md", "ilsvrc2010-paper-cpu.csv", PAGE]
+STEM = "ilsvrc2010-paper-cpu"
+FILES = ["README.md", "claims.csv", "claims.md", *(f"{STEM}.{kind}" for kind in ("csv", "html", "md", "tex"))]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def contents(results: Path) -> dict[str, bytes]:
 def test_writes_tables_and_index(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(results) == 0
     assert list(contents(results)) == FILES
-    assert "6 records, 5 files from them, 5 changed" in capsys.readouterr().out
+    assert "6 records, 7 files from them, 7 changed" in capsys.readouterr().out
 
 
 def test_each_changed_file_is_named_and_the_findings_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
