@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paper_figures import ablations, claims, fig1_relu_vs_tanh, fig2_architecture, fig3_conv1_kernels
+from paper_figures import ablations, claims, curves, fig1_relu_vs_tanh, fig2_architecture, fig3_conv1_kernels
 from paper_figures.drawing import PICTURES, Drawn, Missing, is_fresh, save
 from repro import record
 from repro.command import exit_code, helped, own_words, warn
@@ -24,6 +24,7 @@ FIGURES: dict[str, Callable[[Sequence[Record]], Drawn]] = {
     "fig3_conv1_kernels": fig3_conv1_kernels.draw,
     "ablations": ablations.draw,
     "claims": claims.draw,
+    "curves": curves.draw,
 }
 README = PICTURES.parent / "README.md"
 HEAD = """\

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from paper_figures import __main__ as command
-from paper_figures import ablations, claims, drawing, fig2_architecture, fig3_conv1_kernels
+from paper_figures import ablations, claims, curves, drawing, fig2_architecture, fig3_conv1_kernels
 from paper_figures.drawing import Drawn, Missing
 from repro import record
 from repro.command import exit_code
@@ -103,6 +103,28 @@ def test_the_architecture_is_that_of_the_model() -> None:
     assert "conv1 290,400 (the caption: 253,440)" in drawn.caption
     changed = fig2_architecture.draw([], (*fig2_architecture.WORDS, "ablation=one_gpu_half"))
     assert changed.numbers.set_index("layer").loc["conv1", "maps"] == 48
+
+
+def test_the_curves_have_mean_and_range_of_the_seeds_at_every_epoch(runs: list[Record]) -> None:
+    drawn = curves.draw(runs)
+    numbers = drawn.numbers
+    assert numbers.groupby("ablation", sort=False)["epoch"].max().to_dict() == {
+        "baseline": 3,
+        "no_lrn": 3,
+        "no_dropout": 3,
+    }
+    assert (numbers["mean"] == 1.5).all()  # as in every synthetic curve
+    assert set(numbers["n"]) == {3}
+    assert len(drawn.figure.axes) == 2  # the synthetic machine was quiet
+    assert "(n: baseline 3, no_lrn 3, no_dropout 3)" in drawn.caption
+
+
+def test_curves_of_busy_machines_have_no_minutes(tmp_path: Path) -> None:
+    busy = [run for name in ("baseline", "no_lrn") for run in arm(name, [25.0, 26.0, 24.0], others=0.5)]
+    drawn = curves.draw(filed(tmp_path, *busy))
+    assert drawn.numbers["minutes"].isna().all()
+    assert len(drawn.figure.axes) == 1
+    assert "minutes are not measured" in drawn.caption
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
