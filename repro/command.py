@@ -100,6 +100,14 @@ def own_words(words: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[s
     return dict(defaults) | dict(own), [word for word in words if word not in mine]
 
 
+def expanded(path: str, key: str) -> Path:
+    """The path after `key=` on a command line, `~` being the user's home. UserError where that is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{key}={path}: there is no such home folder") from error
+
+
 def key_of(word: str) -> str:
     """What stands before the first `=` of a word; all of it where there is none."""
     return word.partition("=")[0]

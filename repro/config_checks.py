@@ -140,6 +140,8 @@ def _wrong(key: str, value: Any) -> str | None:
         return None
     limits = range_of(key)
     numbers = value if isinstance(value, list) else [value]
+    if limits is not None and any(isinstance(number, list | dict) for number in numbers):
+        return "each must be a number"
     if limits is not None and any(number is not None and number not in limits for number in numbers):
         return f"must be {limits}" if not isinstance(value, list) else f"each must be {limits}"
     return None

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.command import exit_code, helped, own_words, warn
+from repro.command import exit_code, expanded, helped, own_words, warn
 from repro.config import Config
 from repro.errors import UserError
 from repro.text import counted
@@ -142,6 +142,14 @@ def _print_table(result: dict[str, Any]) -> None:
     console.print(f"{images}, {where}", markup=False, soft_wrap=True)
 
 
+def _file(given: str, key: str) -> Path:
+    """The path after `key=`. UserError where it is a pipe or a device, which may never end."""
+    path = expanded(given, key)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{key}={given}: is no file: give the path of one")
+    return path
+
+
 def main() -> None:
     """Reads `key=value` arguments: those of `repro.run`, `weights=FILE`, `mean=FILE` and `format=table|json`."""
     from repro.experiments.compose import compose
@@ -153,7 +161,7 @@ def main() -> None:
         raise UserError(f"format={own['format']}: choose one of {', '.join(FORMATS)}")
     if not own["weights"]:
         raise UserError("weights=FILE is missing: the weights to measure")
-    weights, mean = (Path(own[key]).expanduser() if own[key] else None for key in ("weights", "mean"))
+    weights, mean = (_file(own[key], key) if own[key] else None for key in ("weights", "mean"))
     assert weights is not None
     from repro.weights.own import configuration_words
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import record as records
+from repro.command import expanded
 from repro.config import Config, Precision
 from repro.distributed import from_environment
 from repro.experiments import naming
@@ -83,7 +84,7 @@ def _at_size_of_weights(config: Config, words: Sequence[str]) -> tuple[Config, P
     from repro.weights import fingerprint
     from repro.weights.geometry import at_their_size
 
-    path = Path(config.init_from).expanduser()
+    path = expanded(config.init_from, "init_from")
     config, change = at_their_size(path, config, {word.partition("=")[0] for word in words})
     if change and from_environment().is_main:
         print(change, file=sys.stderr)

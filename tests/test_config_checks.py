@@ -193,6 +193,7 @@ def test_the_default_is_valid() -> None:
         ("optimizer.lr", math.nan, "optimizer.lr=nan"),
         ("optimizer.lr", math.inf, "optimizer.lr=inf"),
         ("schedule.drops", [0.5, 1.5], "schedule.drops=[0.5, 1.5]: each must be at least 0 and at most 1"),
+        ("schedule.drops", [[1]], "schedule.drops=[[1]]: each must be a number"),
         ("schedule.drops", [0.5] * 51, "schedule.drops has 51 drops: 50 are the most"),
         ("schedule.conv1_freeze_at", -0.1, "schedule.conv1_freeze_at=-0.1: must"),
         ("augment.color_noise_off_at", 2.0, "augment.color_noise_off_at=2.0: must"),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from repro.command import expanded
 from repro.config import DataConfig
 from repro.errors import UserError
 from repro.files import user_caches, writable
@@ -18,7 +19,7 @@ def possible_places(config: DataConfig, root: Path | None, name: str) -> list[Pa
     Raises UserError where there is none at all.
     """
     if config.cache:
-        return [Path(config.cache).expanduser() / name]
+        return [expanded(config.cache, "data.cache") / name]
     elsewhere = user_caches()
     if root is not None:
         copy = f"{name}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}"

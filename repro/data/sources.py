@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from repro.command import expanded
 from repro.config import DataConfig, Source
 from repro.data import archives, embedded
 from repro.data.cache_folders import possible_places
@@ -126,7 +127,7 @@ def _root(config: DataConfig) -> Path:
     if not given:
         remedy = DOWNLOADS[config.source].format(folder=f"<data.root>/{config.source.value}")
         raise UserError(f"data.source={config.source.value} needs images: {how}; {remedy}")
-    root = Path(given).expanduser()
+    root = expanded(given, "data.root")
     name = f"{'data.root' if config.root else 'REPRO_DATA'}={given}"
     if not root.exists():
         raise UserError(f"{name}: no such folder; {how}")

@@ -5,11 +5,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro.command import key_of, warn
+from repro.config import Config
 from repro.errors import UserError
 from repro.experiments import folder, typed_yaml
 from repro.experiments.folder import choices
+from repro.experiments.keys import flatten, plain
+from repro.experiments.words import readable, unreadable
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 OWN_WORDS = {"minutes": "inf", "at_once": "1"}
 """The words beside `suite=` that are no keys of a configuration, with their values where they are not given."""
@@ -47,7 +54,7 @@ class Suite:
         """The sweep as words of a command line."""
         lists = {"recipe": self.recipe, "ablation": self.ablation, "seed": self.seed}
         listed = (f"{key}={','.join(map(str, values))}" for key, values in lists.items())
-        return [f"setup={self.setup}", *self.given, *listed]
+        return [f"setup={self.setup}", *readable(self.given), *listed]
 
 
 def read(name: str) -> Suite:
@@ -60,6 +67,7 @@ def read(name: str) -> Suite:
         raise UserError(f"suite/{name}.yaml: has no {missing[0]}, and no parts")
     _check_names(path, suite)
     _check_parts(path, suite)
+    _check_given(path, suite)
     _check_tune(path, suite)
     return suite
 
@@ -90,6 +98,21 @@ def _check_parts(path: Path, suite: Suite) -> None:
             raise UserError(f"{where}: unknown suite={name}: there are {', '.join(choices('suite'))}")
 
 
+def _check_given(path: Path, suite: Suite) -> None:
+    """Raises UserError for a word that is no value of one key, and for a key that the suite itself sets or tunes."""
+    for word in suite.given:
+        key, equals, _ = word.partition("=")
+        where = typed_yaml.at(path, "given")
+        if not equals or key not in _keys() or key in (*NEEDED, *suite.tune):
+            raise UserError(f"{where}: {word}: write key=value, of a key that is none of the suite's own")
+        if _parsed(readable([word])[0]).is_sweep_override():
+            raise UserError(f"{where}: {word}: all runs have it, so give one value")
+
+
+def _keys() -> set[str]:
+    return set(flatten(plain(Config())))
+
+
 def _check_tune(path: Path, suite: Suite) -> None:
     """Raises UserError where a search is over no key or several, or has too few values for an optimum inside."""
     if not suite.tune:
@@ -97,6 +120,9 @@ def _check_tune(path: Path, suite: Suite) -> None:
     where = typed_yaml.at(path, "tune")
     if len(suite.tune) > 1 or suite.parts:
         raise UserError(f"{where}: one key, in a suite without parts")
+    (key,) = suite.tune
+    if key not in _keys() or key in NEEDED:
+        raise UserError(f"{where}: {key} is no key with numbers to choose from")
     if len(set(next(iter(suite.tune.values())))) < 3:
         raise UserError(f"{where}: give three values at least, so that the best can lie between others")
 
@@ -228,14 +254,24 @@ def _over(words: Iterable[str], given: Sequence[str]) -> list[str]:
     return [*(word for word in words if key_of(word) not in keys), *given]
 
 
+def _parsed(word: str) -> "Override":
+    """A word as Hydra reads it. UserError where it cannot."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([word])[0]
+    except HydraException as error:
+        raise UserError(unreadable(word)) from error
+
+
 def _combinations(words: Sequence[str]) -> Iterator[Words]:
     """One run for each combination of the listed values: the seed changes last, the ablation first."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     slowest_first = {"seed": -2, "setup": -1, "ablation": 1}
     options = {}
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in map(_parsed, words):
         options[key_of(str(override.input_line))] = [str(override.input_line)]
         if override.is_sweep_override():
             try:

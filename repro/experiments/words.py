@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro.command import expanded
 from repro.errors import UserError
 from repro.experiments.folder import DEFAULTS, GROUPS, choices
 from repro.experiments.keys import unknown
@@ -20,6 +21,8 @@ TEXTS = (*PATHS, "train.device", "wandb.project", "wandb.entity")
 """Keys whose values are texts, whatever they look like."""
 OPTIONS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help", "--version")
 """Of Hydra's, those that show something of one configuration."""
+SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version")
+"""Those of them of which Hydra takes one."""
 
 
 def normalise_arguments(argv: Sequence[str]) -> list[str]:
@@ -76,10 +79,7 @@ def _as_text(name: str, text: str) -> str:
 
 def at_home(path: str) -> str:
     """A results folder, where `~` is the user's home. UserError where there is none of that name."""
-    try:
-        return str(Path(path).expanduser()) if path.startswith("~") else path
-    except RuntimeError as error:
-        raise UserError(f"results_dir={path}: there is no such home folder") from error
+    return str(expanded(path, "results_dir")) if path.startswith("~") else path
 
 
 def is_pattern(word: str) -> bool:
@@ -131,6 +131,8 @@ def _check_options(words: Sequence[str], multirun: bool) -> None:
             raise UserError(f"{option}: no option here: there are -m, --help and {', '.join(OPTIONS)}")
         if multirun:
             raise UserError(f"{option} is for one configuration: leave -m and suite= out")
+        if len(shown := [other for other in given if other in SHOWING]) > 1:
+            raise UserError(f"{' and '.join(shown)}: give one of them")
         if option in ("--resolve", "--package", "-p") and not {"--cfg", "-c"} & set(given):
             raise UserError(f"{option} goes with --cfg job")
     for word, value in zip_longest(words, words[1:], fillvalue=""):

@@ -75,11 +75,13 @@ def read_origin(path: Path) -> Origin | None:
         with in_utf8(path) as readable, safetensors.safe_open(readable, "pt") as file:
             metadata = file.metadata() or {}
             names = [name for name in STATISTICS if IMAGES + name in file.keys()]  # noqa: SIM118, it is no dict
-            statistics = {name: file.get_tensor(IMAGES + name).numpy() for name in names}
+            held = {name: file.get_tensor(IMAGES + name) for name in names}
     except (OSError, safetensors.SafetensorError):
         return None  # another format, or what reading the weights will explain
     if not {"record", "config", "classes"} <= metadata.keys():
         return None
+    # NumPy knows no bfloat16
+    statistics = {name: (one.float() if one.dtype == torch.bfloat16 else one).numpy() for name, one in held.items()}
     try:
         config, classes = json.loads(metadata["config"]), json.loads(metadata["classes"])
     except (ValueError, RecursionError):

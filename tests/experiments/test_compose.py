@@ -162,6 +162,7 @@ def test_words_of_other_options_are_left_alone() -> None:
     [
         (["-m", "seed=0,1", "--cfg", "job"], "--cfg is for one configuration: leave -m and suite= out"),
         (["--resolve"], "--resolve goes with --cfg job"),
+        (["--cfg", "all", "--info"], "--cfg and --info: give one of them"),
         (["--cfg"], "--cfg takes what to show: write --cfg job"),
         (["-c", "seed=1"], "-c takes what to show: write -c job"),
         (["--experimental-rerun", "x.pickle"], "--experimental-rerun: no option here: there are -m, --help and --cfg,"),

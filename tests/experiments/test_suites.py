@@ -231,6 +231,7 @@ def test_a_value_that_is_given_is_not_sought() -> None:
     [
         ("optimizer.lr: [0.1, 0.2]", "line 6: tune: give three values at least"),
         ("{optimizer.lr: [1, 2, 3], optimizer.momentum: [0, 0.5, 0.9]}", "tune: one key, in a suite without parts"),
+        ("model.nrom.k: [1, 2, 3]", "tune: model.nrom.k is no key with numbers"),
         ("[0.1]", "is not a mapping to a list of which each is a number"),
     ],
 )
@@ -244,3 +245,26 @@ def test_a_search_that_cannot_find_an_optimum_is_refused(
     (tmp_path / "experiments" / "suite" / "mine.yaml").write_text("\n".join(lines))
     with pytest.raises(UserError, match=re.escape(answer)):
         read("mine")
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("train.epochs", "write key=value"),
+        ("nope=1", "write key=value"),
+        ("seed=1", "a key that is none of the suite's own"),
+        ("train.epochs=1,2", "all runs have it, so give one value"),
+        ("optimizer.lr=[", "cannot read 'optimizer.lr=['"),
+    ],
+)
+def test_what_all_runs_have_is_one_value_of_one_key(
+    word: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder.EXPERIMENTS, tmp_path / "experiments")
+    monkeypatch.setattr(folder, "EXPERIMENTS", tmp_path / "experiments")
+    text = "question: Which?\nsetup: cifar10\nrecipe: paper\nablation: baseline\nseed: [0]\n"
+    (tmp_path / "experiments" / "suite" / "mine.yaml").write_text(f"{text}given: ['{word}']\n")
+    with pytest.raises(UserError, match=re.escape(answer)):
+        read("mine")
+    with pytest.raises(UserError, match="cannot read"):
+        runs(["ablation=baseline,[no_lrn"])

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load, load_file, save, save_file
 
 from repro import weights
 from repro.errors import UserError
@@ -49,6 +50,17 @@ def test_a_file_gives_back_what_it_was_given(network: Network, tmp_path: Path) -
     weights.load_into(path, other)
     for name, tensor in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_statistics_in_half_precision_are_read(network: Network, tmp_path: Path) -> None:
+    tensors = load(to_bytes(network, origin(*WORDS)))
+    (tmp_path / "x").write_bytes(to_bytes(network, origin(*WORDS)))
+    with safe_open(tmp_path / "x", "pt") as file:
+        metadata = file.metadata()
+    (tmp_path / "x").write_bytes(save({name: tensor.bfloat16() for name, tensor in tensors.items()}, metadata))
+    found = read_origin(tmp_path / "x")
+    assert found is not None
+    assert {values.dtype.name for values in found.statistics.values()} == {"float32"}
 
 
 def test_names_need_no_quoting(network: Network, tmp_path: Path) -> None:
