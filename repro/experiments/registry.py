@@ -70,6 +70,8 @@ def named_keys(name: str) -> dict[str, Any]:
 def read_ablation(name: str) -> dict[str, Any]:
     """An ablation's file. Raises UserError, with file, line and key, for what no ablation can be."""
     tree = read_keys("ablation", name)
+    if "defaults" in tree:
+        raise UserError(f"ablation/{name}.yaml: takes no defaults: ablation=[one,other] makes both changes")
     if not isinstance(tree.get("about"), dict):
         raise UserError(f"ablation/{name}.yaml: has no about: write its question, kind, claims and expects")
     _check_about(folder.EXPERIMENTS / "ablation" / f"{name}.yaml", tree["about"])
@@ -105,7 +107,7 @@ def read_keys(group: str, name: str) -> dict[str, Any]:
     kinds = typed_yaml.declared(Config)
     for key in values.keys() - kinds.keys():
         raise UserError(f"{group}/{name}.yaml: {unknown_key(key)}")
-    for key in values.keys() & OF_A_RUN - {group}:
+    for key in sorted(key for key in values if key in OF_A_RUN - {group} or key.startswith("wandb.")):
         raise UserError(f"{typed_yaml.at(path, key)}: is for the command line, or another file's: take it out")
     typed_yaml.check_types(path, values, kinds)
     if values.get(group, name) != name:

@@ -57,6 +57,8 @@ def _content(path: Path) -> Any:
         raise UserError(f"{where}: {f'line {mark.line + 1}: ' if mark else ''}{error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
     except RecursionError as error:  # an alias within its own anchor, or thousands of brackets
         raise UserError(f"{where}: nested too deep: mend it") from error
     except OmegaConfBaseException as error:  # `activation: ${`

@@ -103,6 +103,8 @@ def explained(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     names = [name for name in chosen_ablations(words) if name != BASELINE] or [BASELINE]
     plain = naming.plain_settings(config.recipe, config.setup)
     for name in names:
+        if name not in ablations():
+            raise UserError(f"ablation={name}: its file is left out, as the warning says: mend it first")
         about = ablations()[name]
         yield name, about.question
         if name != BASELINE:
