@@ -126,7 +126,7 @@ def test_the_same_seed_leaves_the_same_record_and_the_screen_tells_the_errors(
     out, _ = capfd.readouterr()
     assert out.count("training error") == 3
     assert "ten crops" in out
-    assert "run the baseline: python -m repro.run" in out or "did not learn" in out
+    assert f"record: {only_record(results).folder}\n" in out
 
 
 def test_another_seed_leaves_another(singles: list[dict[str, Any]]) -> None:
